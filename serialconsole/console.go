@@ -1,0 +1,177 @@
+package serialconsole
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// ErrClosed is the error of a console that Close was called on.
+var ErrClosed = errors.New("the console is closed")
+
+// ErrHangup is the error of a line whose other end went away: a USB adapter
+// that was unplugged, a terminal server that hung up.
+var ErrHangup = errors.New("the line hung up")
+
+// Config says what a console keeps and where else its output goes.
+type Config struct {
+	Keep int       // bytes of text kept for Expect and Since; 16 MiB if zero
+	Tee  io.Writer // also gets every byte received, from one goroutine; nil for none
+}
+
+// Console is a console. Its methods may be called concurrently.
+type Console struct {
+	port   io.ReadWriteCloser
+	keep   int
+	tee    io.Writer
+	reader chan struct{} // closed when the reader has returned
+
+	mu     sync.Mutex // guards all below
+	raw    []byte     // the last of what arrived
+	text   []byte     // what arrived, less escapes and NUL
+	base   int64      // offset of text[0]
+	strip  stripper
+	wake   chan struct{} // closed, and made anew, when text grows or err is set
+	err    error         // why nothing will arrive any more
+	closed bool
+}
+
+// rawKept is how much of what arrived Tail can show, in bytes.
+const rawKept = 64 << 10
+
+// New makes a console of port, which it owns, and begins to read.
+func New(port io.ReadWriteCloser, config Config) *Console {
+	c := &Console{
+		port:   port,
+		keep:   config.Keep,
+		tee:    config.Tee,
+		reader: make(chan struct{}),
+		wake:   make(chan struct{}),
+	}
+	if c.keep == 0 {
+		c.keep = 16 << 20
+	}
+	go c.read()
+	return c
+}
+
+func (c *Console) read() {
+	defer close(c.reader)
+	chunk := make([]byte, 32<<10)
+	for {
+		n, err := c.port.Read(chunk)
+		if n > 0 {
+			c.append(chunk[:n])
+			if c.tee != nil {
+				_, _ = c.tee.Write(chunk[:n]) // a listener that fails must not stop the console
+			}
+		}
+		if err != nil {
+			c.end(err)
+			return
+		}
+	}
+}
+
+func (c *Console) append(chunk []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.raw)+len(chunk) > 2*rawKept {
+		c.raw = append(c.raw[:0], c.raw[max(0, len(c.raw)-rawKept):]...)
+	}
+	c.raw = append(c.raw, chunk...)
+	if drop := len(c.text) - c.keep; drop > c.keep/2 {
+		c.text = append(c.text[:0], c.text[drop:]...)
+		c.base += int64(drop)
+	}
+	c.text = c.strip.append(c.text, chunk)
+	c.wakeAll()
+}
+
+func (c *Console) end(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		err = ErrClosed
+	}
+	c.err = err
+	c.wakeAll()
+}
+
+// wakeAll wakes every waiter. The caller holds mu.
+func (c *Console) wakeAll() {
+	close(c.wake)
+	c.wake = make(chan struct{})
+}
+
+// Write sends p as it is. It blocks until the port took it, or the console is
+// closed.
+func (c *Console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	err := c.err
+	if c.closed {
+		err = ErrClosed
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return 0, fmt.Errorf("serialconsole: write: %w", err)
+	}
+	n, err := c.port.Write(p)
+	if err != nil {
+		err = fmt.Errorf("serialconsole: write: %w", err)
+	}
+	return n, err
+}
+
+// Mark returns the offset of the next byte of text to arrive.
+func (c *Console) Mark() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.base + int64(len(c.text))
+}
+
+// Since returns a copy of the text from an offset on, as far as it is kept.
+func (c *Console) Since(mark int64) []byte {
+	return c.Between(mark, -1)
+}
+
+// Between returns a copy of the text from one offset to before another, as far
+// as it is kept; a negative end stands for now.
+func (c *Console) Between(start, end int64) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	length := int64(len(c.text))
+	from := min(max(start-c.base, 0), length)
+	to := length
+	if end >= 0 {
+		to = min(max(end-c.base, from), length)
+	}
+	return append([]byte(nil), c.text[from:to]...)
+}
+
+// Tail returns up to n of the last bytes as they arrived; n may be up to 64 KiB.
+func (c *Console) Tail(n int) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]byte(nil), c.raw[max(0, len(c.raw)-min(n, rawKept)):]...)
+}
+
+// Close closes the port, ends every wait and returns when the reader has
+// ended.
+func (c *Console) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		<-c.reader
+		return nil
+	}
+	c.closed = true
+	c.mu.Unlock()
+	err := c.port.Close()
+	<-c.reader
+	if err != nil {
+		return fmt.Errorf("serialconsole: close: %w", err)
+	}
+	return nil
+}
