@@ -1,0 +1,26 @@
+package suites_test
+
+import (
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/boardspec/boardspec/fixture"
+	"github.com/boardspec/boardspec/fixture/bench"
+	"github.com/boardspec/boardspec/suites"
+)
+
+var board *fixture.Board
+
+var _ = BeforeSuite(func(ctx SpecContext) {
+	board = fixture.NewBoard(ctx, bench.Select(ctx))
+}, NodeTimeout(5*time.Minute))
+
+var _ = suites.TFTPBoot(func() *fixture.Board { return board })
+
+func TestSuites(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "The suites on the board that BOARDSPEC_BOARD names")
+}
