@@ -152,4 +152,3 @@ func BenchmarkLoad32MiB(b *testing.B) {
 		}
 	}
 }
-
