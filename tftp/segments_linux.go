@@ -42,9 +42,9 @@ func withSegments(s socket) socket {
 	return &segmentingConn{conn, control}
 }
 
-// writeSegments sends p as datagrams of size bytes, the last one of what is
+// WriteSegments sends p as datagrams of size bytes, the last one of what is
 // left.
-func (c *segmentingConn) writeSegments(p []byte, size int, to netip.AddrPort) error {
+func (c *segmentingConn) WriteSegments(p []byte, size int, to netip.AddrPort) error {
 	binary.NativeEndian.PutUint16(c.control[syscall.SizeofCmsghdr:], uint16(size))
 	_, _, err := c.WriteMsgUDPAddrPort(p, c.control, to)
 	return err

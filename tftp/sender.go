@@ -40,7 +40,7 @@ func (s *sizedReader) Read(p []byte) (int, error) {
 type window struct {
 	file      io.Reader
 	blockSize int
-	packets   [][]byte // DATA packets, by block modulo their number; made when first needed
+	packets   [][]byte // DATA packets, by place; made when first needed
 	memory    []byte   // what packets are made of, one behind the other; nil for separate ones
 	read      int64    // the last block read from the file
 	last      int64    // the file's last block, which is the first that is not full; 0 until it was read
@@ -55,10 +55,14 @@ func newWindow(file io.Reader, blockSize, windowSize int) *window {
 	return w
 }
 
+// place returns a block's index in packets. The first block has the first one,
+// so that windows lie in one piece.
+func (w *window) place(block int64) int { return int((block - 1) % int64(len(w.packets))) }
+
 // together returns the DATA packets of the blocks first to last, or of as many
 // as may be sent in one call, one behind the other.
 func (w *window) together(first, last int64) (packets []byte, blocks int64) {
-	stride, at := headerSize+w.blockSize, int(first%int64(len(w.packets)))
+	stride, at := headerSize+w.blockSize, w.place(first)
 	blocks = min(last-first+1, int64(len(w.packets)-at), maxSegments, int64(maxTogether/stride))
 	if w.memory == nil || blocks < 2 {
 		return nil, 0
@@ -69,7 +73,7 @@ func (w *window) together(first, last int64) (packets []byte, blocks int64) {
 
 // packet returns the DATA packet of a block that was read.
 func (w *window) packet(block int64) []byte {
-	return w.packets[block%int64(len(w.packets))]
+	return w.packets[w.place(block)]
 }
 
 func (w *window) payload(block int64) []byte { return w.packet(block)[headerSize:] }
@@ -80,7 +84,7 @@ func (w *window) fill() error {
 		return w.err
 	}
 	block := w.read + 1
-	at, stride := int(block%int64(len(w.packets))), headerSize+w.blockSize
+	at, stride := w.place(block), headerSize+w.blockSize
 	slot := &w.packets[at]
 	switch {
 	case cap(*slot) > 0:
@@ -159,7 +163,7 @@ func (x *exchange) sendFirst(packet []byte) error {
 func (x *exchange) sendBlocks(w *window, first, last int64) (int64, error) {
 	if s, ok := x.socket.(segmenter); ok && !x.apart {
 		if packets, blocks := w.together(first, last); blocks > 1 {
-			if err := s.writeSegments(packets, headerSize+w.blockSize, x.peer); err == nil {
+			if err := s.WriteSegments(packets, headerSize+w.blockSize, x.peer); err == nil {
 				return blocks, nil
 			}
 			// Blocks larger than the path's MTU, for one, go only apart. Should

@@ -62,7 +62,10 @@ type Server struct {
 
 	// ListenPacket opens the socket of one transfer (RFC 1350 section 4);
 	// net.ListenPacket if nil. Sockets with the methods ReadFromUDPAddrPort and
-	// WriteToUDPAddrPort of a *net.UDPConn are used without allocating.
+	// WriteToUDPAddrPort of a *net.UDPConn are used without allocating. One with
+	// WriteSegments(p []byte, size int, to netip.AddrPort) error is given the
+	// packets of a window in one call: p in pieces of size bytes, the last one
+	// of what is left.
 	ListenPacket func(network, address string) (net.PacketConn, error)
 
 	Faults *Faults        // what shall go wrong; nothing if nil

@@ -26,10 +26,10 @@ func newSocket(conn net.PacketConn) socket {
 	return packetConn{conn}
 }
 
-// segmenter is a socket that sends many packets of one size, which lie one
-// behind the other, in one call.
+// segmenter is a socket that sends p as packets of size bytes, the last one of
+// what is left, in one call.
 type segmenter interface {
-	writeSegments(p []byte, size int, to netip.AddrPort) error
+	WriteSegments(p []byte, size int, to netip.AddrPort) error
 }
 
 // packetConn makes a socket of any other net.PacketConn.

@@ -3,6 +3,7 @@ package tftp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -35,7 +36,11 @@ type traced struct {
 
 func newTraced(s socket, trace func(Packet)) socket {
 	local, _ := addrPort(s.LocalAddr()) // one that has none is traced without
-	return traced{s, local, trace}
+	t := traced{s, local, trace}
+	if together, ok := s.(segmenter); ok {
+		return tracedSegments{t, together}
+	}
+	return t
 }
 
 func (t traced) ReadFromUDPAddrPort(p []byte) (int, netip.AddrPort, error) {
@@ -51,4 +56,18 @@ func (t traced) WriteToUDPAddrPort(p []byte, to netip.AddrPort) (int, error) {
 	// Before it is sent, since the answer may be seen sooner than the return.
 	t.trace(Packet{time.Now(), true, t.local, to, p})
 	return t.socket.WriteToUDPAddrPort(p, to)
+}
+
+// tracedSegments is a traced socket that can send segments.
+type tracedSegments struct {
+	traced
+	together segmenter
+}
+
+func (t tracedSegments) WriteSegments(p []byte, size int, to netip.AddrPort) error {
+	now := time.Now()
+	for segment := range slices.Chunk(p, size) {
+		t.trace(Packet{now, true, t.local, to, segment})
+	}
+	return t.together.WriteSegments(p, size, to)
 }
