@@ -380,7 +380,7 @@ func asRoot(t testing.TB) {
 	if os.Getuid() == 0 {
 		return
 	}
-	message := "this server changes its user or listens on port 69, which needs root: sudo go test"
+	message := "this test changes its user, listens on port 69 or mounts, which needs root: sudo go test"
 	if os.Getenv("CI") == "true" {
 		t.Fatal(message)
 	}
