@@ -497,6 +497,7 @@ func TestASilentClient(t *testing.T) {
 					}
 					break
 				}
+				synctest.Wait() // the record is final after the ERROR was sent
 				transfer := only(t, server)
 				if transfer.Outcome != test.outcome || !errors.Is(transfer.Err, tftp.ErrTimeout) {
 					t.Errorf("record %+v", transfer)
