@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 )
 
@@ -16,25 +17,25 @@ var ErrHangup = errors.New("the line hung up")
 
 // Config says what a console keeps and where else its output goes.
 type Config struct {
-	Keep int       // bytes of text kept for Expect and Since; 16 MiB if zero
-	Tee  io.Writer // also gets every byte received, from one goroutine; nil for none
+	Keep       int         // bytes of text kept for Since and Expect to look back on; 16 MiB if zero
+	Tee        io.Writer   // also gets every byte received, from one goroutine; nil for none
+	Transcript *Transcript // keeps all that is received and sent, on disk; stays the caller's. Nil for none
 }
 
 // Console is a console. Its methods may be called concurrently.
 type Console struct {
 	port   io.ReadWriteCloser
-	keep   int
-	tee    io.Writer
+	config Config
 	reader chan struct{} // closed when the reader has returned
 
-	mu     sync.Mutex // guards all below
-	raw    []byte     // the last of what arrived
-	text   []byte     // what arrived, less escapes and NUL
-	base   int64      // offset of text[0]
-	strip  stripper
-	wake   chan struct{} // closed, and made anew, when text grows or err is set
-	err    error         // why nothing will arrive any more
-	closed bool
+	mu      sync.Mutex // guards all below
+	raw     []byte     // the last of what arrived
+	text    []byte     // what arrived, less escapes and NUL
+	base    int64      // offset of text[0]
+	strip   stripper
+	waiters []*waiter // oldest first
+	err     error     // why nothing will arrive any more
+	closed  bool
 }
 
 // rawKept is how much of what arrived Tail can show, in bytes.
@@ -42,16 +43,10 @@ const rawKept = 64 << 10
 
 // New makes a console of port, which it owns, and begins to read.
 func New(port io.ReadWriteCloser, config Config) *Console {
-	c := &Console{
-		port:   port,
-		keep:   config.Keep,
-		tee:    config.Tee,
-		reader: make(chan struct{}),
-		wake:   make(chan struct{}),
+	if config.Keep == 0 {
+		config.Keep = 16 << 20
 	}
-	if c.keep == 0 {
-		c.keep = 16 << 20
-	}
+	c := &Console{port: port, config: config, reader: make(chan struct{})}
 	go c.read()
 	return c
 }
@@ -62,9 +57,12 @@ func (c *Console) read() {
 	for {
 		n, err := c.port.Read(chunk)
 		if n > 0 {
+			if c.config.Transcript != nil {
+				c.config.Transcript.add(Received, chunk[:n])
+			}
 			c.append(chunk[:n])
-			if c.tee != nil {
-				_, _ = c.tee.Write(chunk[:n]) // a listener that fails must not stop the console
+			if c.config.Tee != nil {
+				_, _ = c.config.Tee.Write(chunk[:n]) // a listener that fails must not stop the console
 			}
 		}
 		if err != nil {
@@ -74,19 +72,37 @@ func (c *Console) read() {
 	}
 }
 
+// append adds what arrived and has every waiter look at it, so that none can
+// miss what is dropped later.
 func (c *Console) append(chunk []byte) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if len(c.raw)+len(chunk) > 2*rawKept {
 		c.raw = append(c.raw[:0], c.raw[max(0, len(c.raw)-rawKept):]...)
 	}
 	c.raw = append(c.raw, chunk...)
-	if drop := len(c.text) - c.keep; drop > c.keep/2 {
+	if drop := len(c.text) - c.config.Keep; drop > c.config.Keep/2 {
 		c.text = append(c.text[:0], c.text[drop:]...)
 		c.base += int64(drop)
 	}
 	c.text = c.strip.append(c.text, chunk)
-	c.wakeAll()
+	var seen []func()
+	c.waiters = slices.DeleteFunc(c.waiters, func(w *waiter) bool {
+		for {
+			match, ok := c.scan(w.scans)
+			if !ok {
+				return false
+			}
+			if w.found == nil {
+				w.done <- match
+				return true
+			}
+			seen = append(seen, func() { w.found(match) })
+		}
+	})
+	c.mu.Unlock()
+	for _, call := range seen {
+		call()
+	}
 }
 
 func (c *Console) end(err error) {
@@ -96,13 +112,10 @@ func (c *Console) end(err error) {
 		err = ErrClosed
 	}
 	c.err = err
-	c.wakeAll()
-}
-
-// wakeAll wakes every waiter. The caller holds mu.
-func (c *Console) wakeAll() {
-	close(c.wake)
-	c.wake = make(chan struct{})
+	for _, w := range c.waiters {
+		close(w.done)
+	}
+	c.waiters = nil
 }
 
 // Write sends p as it is. It blocks until the port took it, or the console is
@@ -117,6 +130,9 @@ func (c *Console) Write(p []byte) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("serialconsole: write: %w", err)
 	}
+	if c.config.Transcript != nil {
+		c.config.Transcript.add(Sent, p)
+	}
 	n, err := c.port.Write(p)
 	if err != nil {
 		err = fmt.Errorf("serialconsole: write: %w", err)
@@ -129,6 +145,13 @@ func (c *Console) Mark() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.base + int64(len(c.text))
+}
+
+// Kept returns the offset of the oldest text that is kept.
+func (c *Console) Kept() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.base
 }
 
 // Since returns a copy of the text from an offset on, as far as it is kept.

@@ -5,15 +5,17 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
 // Pattern is something to wait for.
 type Pattern struct {
-	name      string
-	literal   []byte
-	lineStart bool
-	line      *regexp.Regexp
+	name       string
+	literal    []byte
+	lineStart  bool
+	expression *regexp.Regexp
+	unfinished bool
 }
 
 // Literal matches text wherever it stands.
@@ -28,11 +30,23 @@ func LineStart(text string) Pattern {
 }
 
 // Line matches a regular expression against whole lines, each once its end has
-// arrived and without that end, so that no expression can make a wait cost
-// more than the line it looks at.
+// arrived and without that end. Of a line longer than 64 KiB each 64 KiB are
+// looked at as a line.
 func Line(expression *regexp.Regexp) Pattern {
-	return Pattern{name: "a line that matches " + expression.String(), line: expression}
+	return Pattern{name: "a line that matches " + expression.String(), expression: expression}
 }
+
+// Regexp matches a regular expression against lines, also against one that has
+// not ended, such as a prompt: of that the first 4 KiB, as often as more of it
+// arrives. The match ends where the expression's does.
+func Regexp(expression *regexp.Regexp) Pattern {
+	return Pattern{name: "text that matches " + expression.String(), expression: expression, unfinished: true}
+}
+
+const (
+	longestLine       = 64 << 10 // of which an expression is matched at once, in bytes
+	longestUnfinished = 4 << 10
+)
 
 // String describes the pattern.
 func (p Pattern) String() string { return p.name }
@@ -70,82 +84,135 @@ func (e *ExpectError) Unwrap() error { return e.Err }
 // stuckAt is how much of the text an ExpectError shows, in bytes.
 const stuckAt = 200
 
+// waiter looks for patterns in what arrives: until the first match, which goes
+// to done, or for good, calling found.
+type waiter struct {
+	scans []scan
+	done  chan Match // closed when nothing can arrive any more
+	found func(Match)
+}
+
 // Expect waits until one of the patterns matches the text from an offset on.
 // Of several the one that begins first wins, then the one that was named
 // first. It blocks until then, until ctx ends or nothing can arrive any more;
-// the error is an *ExpectError. Text that was dropped before Expect could look
-// at it (see Config.Keep) is not found.
+// the error is an *ExpectError. Text that was dropped before Expect was called
+// (see Config.Keep) is not found; what arrives later is seen whole.
 func (c *Console) Expect(ctx context.Context, from int64, patterns ...Pattern) (Match, error) {
-	scans := make([]scan, len(patterns))
-	for i, p := range patterns {
-		scans[i] = scan{Pattern: p, next: from}
+	w := &waiter{scans: newScans(patterns, from), done: make(chan Match, 1)}
+	match, err := c.wait(ctx, w)
+	if err == nil {
+		return match, nil
 	}
-	for {
-		c.mu.Lock()
-		match, found := c.scan(scans)
-		wake, err := c.wake, c.err
-		c.mu.Unlock()
-		if found {
+	text := c.Since(from)
+	return Match{}, &ExpectError{Patterns: patterns, Text: text[max(0, len(text)-stuckAt):], Err: err}
+}
+
+func (c *Console) wait(ctx context.Context, w *waiter) (Match, error) {
+	c.mu.Lock()
+	match, found := c.scan(w.scans)
+	err := c.err
+	if !found && err == nil {
+		c.waiters = append(c.waiters, w)
+	}
+	c.mu.Unlock()
+	if found {
+		return match, nil
+	}
+	if err != nil {
+		return Match{}, err
+	}
+	select {
+	case match, ok := <-w.done:
+		if ok {
 			return match, nil
 		}
-		if err == nil {
-			select {
-			case <-wake:
-				continue
-			case <-ctx.Done():
-				err = context.Cause(ctx)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return Match{}, c.err
+	case <-ctx.Done():
+		c.remove(w)
+		select {
+		case match, ok := <-w.done: // it came first
+			if ok {
+				return match, nil
 			}
+		default:
 		}
-		text := c.Since(from)
-		return Match{}, &ExpectError{Patterns: patterns, Text: text[max(0, len(text)-stuckAt):], Err: err}
+		return Match{}, context.Cause(ctx)
 	}
+}
+
+func (c *Console) remove(w *waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiters = slices.DeleteFunc(c.waiters, func(other *waiter) bool { return other == w })
+}
+
+// Watch calls found with every match of the patterns in what arrives from now
+// on, whether or not anyone waits, until stop is called or the console ends.
+// found is called from the goroutine that reads, before an Expect that a later
+// character matches returns: it must not block. The text of the match is there
+// for Between.
+func (c *Console) Watch(found func(Match), patterns ...Pattern) (stop func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := &waiter{scans: newScans(patterns, c.base+int64(len(c.text))), done: make(chan Match), found: found}
+	if c.err == nil {
+		c.waiters = append(c.waiters, w)
+	}
+	return func() { c.remove(w) }
 }
 
 // scan is a pattern and the offset from which it has not looked yet.
 type scan struct {
 	Pattern
-	next int64
+	next int64  // where the next match may begin
+	seen int64  // up to where no line ends
+	held *Match // found already, but another pattern's came first
+}
+
+func newScans(patterns []Pattern, from int64) []scan {
+	scans := make([]scan, len(patterns))
+	for i, p := range patterns {
+		scans[i] = scan{Pattern: p, next: from}
+	}
+	return scans
 }
 
 // scan looks at the text that is new to each pattern. The caller holds mu.
 func (c *Console) scan(scans []scan) (Match, bool) {
-	best, found := Match{}, false
+	var best *scan
 	for i := range scans {
 		s := &scans[i]
-		s.next = max(s.next, c.base)
-		match, ok := c.find(s)
-		if ok && (!found || match.Start < best.Start) {
-			match.Index = i
-			best, found = match, true
+		if s.held == nil {
+			s.next = max(s.next, c.base)
+			if match, ok := c.find(s); ok {
+				match.Index = i
+				s.held = &match
+			}
+		}
+		if s.held != nil && (best == nil || s.held.Start < best.held.Start) {
+			best = s
 		}
 	}
-	return best, found
+	if best == nil {
+		return Match{}, false
+	}
+	match := *best.held
+	best.held = nil
+	return match, true
 }
 
 func (c *Console) find(s *scan) (Match, bool) {
+	if int(s.next-c.base) > len(c.text) {
+		return Match{}, false
+	}
+	if s.expression != nil {
+		return c.findExpression(s)
+	}
 	for {
 		at := int(s.next - c.base)
-		if at > len(c.text) {
-			return Match{}, false
-		}
 		rest := c.text[at:]
-		if s.line != nil {
-			end := bytes.IndexByte(rest, '\n')
-			if end < 0 {
-				return Match{}, false
-			}
-			start := s.next
-			s.next += int64(end) + 1
-			line := bytes.TrimRight(rest[:end], "\r")
-			if groups := s.line.FindSubmatch(line); groups != nil {
-				match := Match{Start: start, End: s.next}
-				for _, g := range groups {
-					match.Groups = append(match.Groups, string(g))
-				}
-				return match, true
-			}
-			continue
-		}
 		i := bytes.Index(rest, s.literal)
 		if i < 0 {
 			// The literal's beginning may have arrived already.
@@ -161,25 +228,62 @@ func (c *Console) find(s *scan) (Match, bool) {
 	}
 }
 
+func (c *Console) findExpression(s *scan) (Match, bool) {
+	for {
+		rest := c.text[s.next-c.base:]
+		known := int(max(0, s.seen-s.next))
+		length := bytes.IndexByte(rest[known:], '\n')
+		end := 1 // of the line, in bytes
+		if length >= 0 {
+			length += known
+		} else {
+			s.seen = s.next + int64(len(rest))
+			length, end = min(len(rest), longestLine), 0
+		}
+		ended := end > 0 || length == longestLine
+		if !ended && (!s.unfinished || known == len(rest) && known > 0) {
+			return Match{}, false
+		}
+		line := rest[:length]
+		if ended {
+			line = bytes.TrimRight(line, "\r")
+		} else {
+			line = line[:min(len(line), longestUnfinished)]
+		}
+		start := s.next
+		at := s.expression.FindSubmatchIndex(line)
+		if at == nil {
+			if !ended {
+				return Match{}, false
+			}
+			s.next += int64(length + end)
+			continue
+		}
+		match := Match{Start: start, End: start + int64(length+end)}
+		if s.unfinished {
+			match.Start, match.End = start+int64(at[0]), start+int64(at[1])
+		}
+		for i := 0; i < len(at); i += 2 {
+			group := ""
+			if at[i] >= 0 {
+				group = string(line[at[i]:at[i+1]])
+			}
+			match.Groups = append(match.Groups, group)
+		}
+		s.next = max(match.End, start+1)
+		return match, true
+	}
+}
+
 // WaitFor blocks until text up to an offset has arrived, ctx ends, or nothing
 // can arrive any more; the error is an *ExpectError.
 func (c *Console) WaitFor(ctx context.Context, offset int64) error {
-	for {
-		c.mu.Lock()
-		arrived := c.base + int64(len(c.text))
-		wake, err := c.wake, c.err
-		c.mu.Unlock()
-		if arrived >= offset {
-			return nil
-		}
-		if err == nil {
-			select {
-			case <-wake:
-				continue
-			case <-ctx.Done():
-				err = context.Cause(ctx)
-			}
-		}
+	w := &waiter{scans: []scan{{Pattern: arrived, next: offset}}, done: make(chan Match, 1)}
+	if _, err := c.wait(ctx, w); err != nil {
 		return &ExpectError{Err: err}
 	}
+	return nil
 }
+
+// arrived matches nothing at all, which is there once the text before it is.
+var arrived = Literal("")

@@ -1,5 +1,7 @@
 package serialconsole
 
+import "bytes"
+
 // stripper removes NUL bytes and terminal escape sequences (ECMA-48) from a
 // stream that comes in pieces.
 type stripper struct {
@@ -22,7 +24,23 @@ const (
 const longestEscape = 256
 
 func (s *stripper) append(text, chunk []byte) []byte {
-	for _, b := range chunk {
+	for len(chunk) > 0 {
+		if s.state == inText {
+			// Most text holds neither: copy up to the next one.
+			n := bytes.IndexByte(chunk, 0x1b)
+			if n < 0 {
+				n = len(chunk)
+			}
+			if null := bytes.IndexByte(chunk[:n], 0); null >= 0 {
+				n = null
+			}
+			text, chunk = append(text, chunk[:n]...), chunk[n:]
+			if len(chunk) == 0 {
+				break
+			}
+		}
+		b := chunk[0]
+		chunk = chunk[1:]
 		if s.state != inText {
 			if s.run++; s.run > longestEscape {
 				s.state = inText
