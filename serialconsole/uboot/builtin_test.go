@@ -62,11 +62,17 @@ func TestTFTPBootFromAnotherServer(t *testing.T) {
 // TFTP server.
 func startWithBuiltinServer(t testing.TB, ctx context.Context, files string) *uboot.Shell {
 	t.Helper()
+	return startBuiltin(t, ctx, files, nil, "qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a57",
+		"-bios", "/usr/lib/u-boot/qemu_arm64/u-boot.bin", "-device", "virtio-net-pci,netdev=wire,disable-legacy=on,romfile=")
+}
+
+// startBuiltin does so with any QEMU; the network is called wire.
+func startBuiltin(t testing.TB, ctx context.Context, files string, transcript *serialconsole.Transcript, program string, args ...string) *uboot.Shell {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "console")
-	qemu := exec.CommandContext(ctx, "qemu-system-aarch64", "-nodefaults", "-display", "none",
-		"-machine", "virt", "-cpu", "cortex-a57", "-m", "512", "-bios", "/usr/lib/u-boot/qemu_arm64/u-boot.bin",
-		"-chardev", "socket,id=console,server=on,wait=on,nodelay=on,path="+socket, "-serial", "chardev:console",
-		"-netdev", "user,id=wire,tftp="+files, "-device", "virtio-net-pci,netdev=wire,disable-legacy=on,romfile=")
+	qemu := exec.CommandContext(ctx, program, append([]string{"-nodefaults", "-display", "none", "-m", "512",
+		"-chardev", "socket,id=console,server=on,wait=on,nodelay=on,path=" + socket, "-serial", "chardev:console",
+		"-netdev", "user,id=wire,tftp=" + files}, args...)...)
 	said, err := qemu.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +92,7 @@ func startWithBuiltinServer(t testing.TB, ctx context.Context, files string) *ub
 	if err != nil {
 		t.Fatal(err)
 	}
-	console := serialconsole.New(port, serialconsole.Config{})
+	console := serialconsole.New(port, serialconsole.Config{Transcript: transcript})
 	t.Cleanup(func() { console.Close() })
 	shell := uboot.New(console, uboot.Config{})
 	if err := shell.Interrupt(ctx); err != nil {

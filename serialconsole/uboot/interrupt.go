@@ -26,6 +26,8 @@ const (
 	// guess is after how many nudges in vain a line that does not end is taken
 	// for a prompt, to be tried.
 	guess = 5
+	// likePrompt is more than what Ctrl-C may have a prompt print, in bytes.
+	likePrompt = 256
 	// linuxEchoes is how many echoes of Ctrl-C are taken for a Linux.
 	linuxEchoes = 3
 	// syncTime is how long the prompt's own answer to an echo may take before
@@ -103,7 +105,7 @@ func (s *Shell) Interrupt(ctx context.Context) error {
 			continue // it boots: type nothing before the announcement
 		default:
 			inVain++
-			try = inVain%guess == 0 && s.console.Mark() == before && unfinishedLine.Match(s.console.Tail(80))
+			try = inVain%guess == 0 && s.console.Mark()-before < likePrompt && unfinishedLine.Match(s.console.Tail(80))
 		}
 		if try {
 			synced, err := s.sync(ctx)
@@ -167,7 +169,7 @@ func (s *Shell) readSync(ctx context.Context, m marker, from int64) (bool, error
 
 // learnPrompt takes for the prompt what stands before a marker's echo.
 func (s *Shell) learnPrompt(m marker, from, to int64) {
-	const longest = 256
+	const longest = 4096
 	text := string(s.console.Between(from-longest, to))
 	at := strings.LastIndex(text, m.command())
 	if at < 0 {
@@ -178,8 +180,11 @@ func (s *Shell) learnPrompt(m marker, from, to int64) {
 		line = stampLines.ReplaceAllString(line, "")
 	}
 	// Some print it anew behind itself upon Ctrl-C.
-	for half := len(line) / 2; half > 0 && line[:half] == line[len(line)-half:] && len(line)%2 == 0; half = len(line) / 2 {
-		line = line[:half]
+	for n := 1; n <= len(line)/2; n++ {
+		if len(line)%n == 0 && strings.Repeat(line[:n], len(line)/n) == line {
+			line = line[:n]
+			break
+		}
 	}
 	if line != "" && !strings.HasSuffix(line, s.prompt) {
 		s.prompt = line

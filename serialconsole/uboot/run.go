@@ -78,15 +78,18 @@ func (s *Shell) Run(ctx context.Context, command string) (string, error) {
 	return output, &NoiseError{Command: command, Output: output, Reason: "no two of its outputs agree"}
 }
 
-// readers are commands that change nothing.
-var readers = []string{"echo", "printenv", "version", "crc32", "md", "help", "bdinfo", "cmp", "true", "false", "test", "itest", "coninfo", "date", "ls", "fatls", "ext4ls"}
+// readers are commands that change nothing, or their beginnings.
+var readers = []string{"echo", "printenv", "version", "crc32", "md", "help", "bdinfo", "cmp", "true", "false", "test", "itest",
+	"coninfo", "date", "ls", "fatls", "ext4ls", "net list", "env print", "mmc info", "mmc list", "mii info"}
 
 // onlyReads reports whether a command line may be run twice.
 func onlyReads(line string) bool {
 	for command := range strings.SplitSeq(line, ";") {
-		word, _, _ := strings.Cut(strings.TrimSpace(command), " ")
-		word, _, _ = strings.Cut(word, ".")
-		if !slices.Contains(readers, word) {
+		command = strings.TrimSpace(command)
+		if !slices.ContainsFunc(readers, func(reader string) bool {
+			rest, ok := strings.CutPrefix(command, reader)
+			return ok && (rest == "" || rest[0] == ' ' || rest[0] == '.')
+		}) {
 			return false
 		}
 	}

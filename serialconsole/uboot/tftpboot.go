@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/boardspec/boardspec/serialconsole"
 )
 
 // TFTPOptions says how a file is loaded.
@@ -14,6 +17,7 @@ type TFTPOptions struct {
 	Addr       uint64 // where to; LoadAddr's if zero
 	BlockSize  int    // bytes; 1468 if zero, what one Ethernet frame holds
 	WindowSize int    // blocks; WindowSize's if zero
+	Progress   func() // is called for each # that U-Boot prints, ten blocks, from the console's goroutine: it must not block. Nil for none
 }
 
 // Load is a file that U-Boot loaded.
@@ -25,14 +29,16 @@ type Load struct {
 
 // TransferError is a transfer that U-Boot reports as failed.
 type TransferError struct {
-	File   string
-	Reason string // U-Boot's own words
-	Output string // all that tftpboot printed
+	Command string // tftpboot, tftpput
+	File    string
+	Code    int    // of the server's ERROR packet; -1 where it was none
+	Reason  string // U-Boot's own words
+	Output  string // all that the command printed
 }
 
 // Error implements error.
 func (e *TransferError) Error() string {
-	return fmt.Sprintf("uboot: tftpboot %s: U-Boot says: %s", e.File, e.Reason)
+	return fmt.Sprintf("uboot: %s %s: U-Boot says: %s", e.Command, e.File, e.Reason)
 }
 
 // WindowSize returns the largest window, in blocks, that the network device in
@@ -105,34 +111,64 @@ func (s *Shell) TFTPBoot(ctx context.Context, file string, options TFTPOptions) 
 			return Load{}, err
 		}
 	}
-	// With one argument a name of hexadecimal digits would be an address.
-	output, err := s.Run(ctx, fmt.Sprintf("tftpboot %x %s", options.Addr, Quote(file)))
+	if options.Progress != nil {
+		defer s.console.Watch(func(serialconsole.Match) { options.Progress() }, serialconsole.Literal("#"))()
+	}
+	// With one argument a name of hexadecimal digits would be an address. What
+	// it prints is for people: the size is read from a variable.
+	output, err := s.run(ctx, fmt.Sprintf("tftpboot %x %s", options.Addr, Quote(file)))
 	var exit *ExitError
 	if errors.As(err, &exit) {
-		return Load{}, &TransferError{File: file, Reason: reason(output), Output: output}
+		return Load{}, newTransferError("tftpboot", file, output)
 	}
 	if err != nil {
 		return Load{}, err
 	}
 	load := Load{Addr: options.Addr, Output: output}
-	// Of an empty file some U-Boots print no such line.
-	if found := transferred.FindStringSubmatch(output); found != nil {
-		if load.Size, err = strconv.ParseInt(found[1], 10, 64); err != nil {
-			return Load{}, fmt.Errorf("uboot: tftpboot %s printed %q: %w", file, found[0], err)
-		}
+	load.Size, err = s.fileSize(ctx)
+	return load, err
+}
+
+// fileSize returns what the last transfer left in the variable filesize: the
+// legacy stack leaves it as it was, which is deleted, for an empty file.
+func (s *Shell) fileSize(ctx context.Context) (int64, error) {
+	value, err := s.Getenv(ctx, "filesize")
+	if errors.Is(err, ErrNotSet) {
+		return 0, nil
 	}
-	return load, nil
+	if err != nil {
+		return 0, err
+	}
+	size, err := strconv.ParseInt(value, 16, 64)
+	if err != nil {
+		return 0, fmt.Errorf("uboot: variable filesize is no size: %q", value)
+	}
+	return size, nil
 }
 
 var (
-	transferred = regexp.MustCompile(`(?m)^Bytes transferred = ([0-9]+) \([0-9a-f]+ hex\)$`)
-	failure     = regexp.MustCompile(`(?m)^\s*(TFTP error: .*|ARP Retry count exceeded.*|Retry count exceeded.*|\*\*\* ERROR: .*|error: .*|No ethernet found.*|Invalid (?:blk size|timeout val|window size).*|Timeout!.*|TFTP server died.*|Abort)$`)
+	failure = regexp.MustCompile(`(?m)^\s*(TFTP error: .*|ARP Retry count exceeded.*|Retry count exceeded.*|\*\*\* ERROR: .*|error: .*|No ethernet found.*|Invalid (?:blk size|timeout val|window size).*|Timeout!.*|TFTP server died.*|tftp_get\(\) error.*|Abort)$`)
 )
 
-// reason finds U-Boot's words for a failure in what tftpboot printed.
-func reason(output string) string {
+// newTransferError finds U-Boot's words for a failure in what a command printed.
+// The legacy stack prints TFTP error: 'File not found' (1), lwIP the code in
+// the other byte order: TFTP error: 256 (File not found).
+func newTransferError(command, file, output string) *TransferError {
+	e := &TransferError{Command: command, File: file, Code: -1, Reason: lastLine(output), Output: output}
 	if found := failure.FindStringSubmatch(output); found != nil {
-		return strings.TrimSpace(found[1])
+		e.Reason = strings.TrimSpace(found[1])
 	}
-	return lastLine(output)
+	if found := legacyError.FindStringSubmatch(e.Reason); found != nil {
+		e.Code, _ = strconv.Atoi(found[1]) // digits, and few
+	} else if found := lwipError.FindStringSubmatch(e.Reason); found != nil {
+		if code, err := strconv.ParseUint(found[1], 10, 16); err == nil {
+			e.Code = int(bits.ReverseBytes16(uint16(code)))
+		}
+	}
+	return e
 }
+
+var (
+	legacyError = regexp.MustCompile(`^TFTP error: '.*' \(([0-9]{1,5})\)$`)
+	lwipError   = regexp.MustCompile(`^TFTP error: ([0-9]+) \(.*\)$`)
+)
