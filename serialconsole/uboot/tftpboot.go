@@ -85,35 +85,13 @@ const maxFileName = 127
 // transfer would leave as they were. A transfer that fails yields a
 // *TransferError at once; U-Boot is kept from trying again by itself.
 func (s *Shell) TFTPBoot(ctx context.Context, file string, options TFTPOptions) (Load, error) {
-	if file == "" || len(file) > maxFileName {
-		return Load{}, fmt.Errorf("uboot: tftpboot %.40q: a file's name has 1 to %d characters, this one %d", file, maxFileName, len(file))
+	if err := checkFileName("tftpboot", file); err != nil {
+		return Load{}, err
 	}
-	var err error
-	if options.Addr == 0 {
-		if options.Addr, err = s.LoadAddr(ctx); err != nil {
-			return Load{}, err
-		}
+	if err := s.setTransfer(ctx, &options); err != nil {
+		return Load{}, err
 	}
-	if options.BlockSize == 0 {
-		options.BlockSize = 1468
-	}
-	if options.WindowSize == 0 {
-		if options.WindowSize, err = s.WindowSize(ctx); err != nil {
-			return Load{}, err
-		}
-	}
-	for _, line := range []string{
-		"setenv filesize; setenv fileaddr; setenv tftpdstp; setenv tftpsrcp; setenv autostart no; setenv netretry no",
-		fmt.Sprintf("setenv tftptimeout 5000; setenv tftptimeoutcountmax 10; setenv tftpblocksize %d; setenv tftpwindowsize %d",
-			options.BlockSize, options.WindowSize),
-	} {
-		if _, err := s.Run(ctx, line); err != nil {
-			return Load{}, err
-		}
-	}
-	if options.Progress != nil {
-		defer s.console.Watch(func(serialconsole.Match) { options.Progress() }, serialconsole.Literal("#"))()
-	}
+	defer s.watchProgress(options)()
 	// With one argument a name of hexadecimal digits would be an address. What
 	// it prints is for people: the size is read from a variable.
 	output, err := s.run(ctx, fmt.Sprintf("tftpboot %x %s", options.Addr, Quote(file)))
@@ -127,6 +105,42 @@ func (s *Shell) TFTPBoot(ctx context.Context, file string, options TFTPOptions) 
 	load := Load{Addr: options.Addr, Output: output}
 	load.Size, err = s.fileSize(ctx)
 	return load, err
+}
+
+// setTransfer fills in what options leave out and gives U-Boot all variables
+// that it goes by in a transfer.
+func (s *Shell) setTransfer(ctx context.Context, options *TFTPOptions) (err error) {
+	if options.Addr == 0 {
+		if options.Addr, err = s.LoadAddr(ctx); err != nil {
+			return err
+		}
+	}
+	if options.BlockSize == 0 {
+		options.BlockSize = 1468
+	}
+	if options.WindowSize == 0 {
+		if options.WindowSize, err = s.WindowSize(ctx); err != nil {
+			return err
+		}
+	}
+	for _, line := range []string{
+		"setenv filesize; setenv fileaddr; setenv tftpdstp; setenv tftpsrcp; setenv autostart no; setenv netretry no",
+		fmt.Sprintf("setenv tftptimeout 5000; setenv tftptimeoutcountmax 10; setenv tftpblocksize %d; setenv tftpwindowsize %d",
+			options.BlockSize, options.WindowSize),
+	} {
+		if _, err := s.Run(ctx, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watchProgress calls options.Progress until it is told to stop.
+func (s *Shell) watchProgress(options TFTPOptions) (stop func()) {
+	if options.Progress == nil {
+		return func() {}
+	}
+	return s.console.Watch(func(serialconsole.Match) { options.Progress() }, serialconsole.Literal("#"))
 }
 
 // fileSize returns what the last transfer left in the variable filesize: the

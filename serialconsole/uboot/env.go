@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-
-	"github.com/boardspec/boardspec/serialconsole"
 )
 
 // ErrNotSet is the error of an environment variable that is not set.
@@ -55,41 +53,33 @@ func Quote(word string) string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:+-]+$`)
 
-// Version returns U-Boot's version line, as in "U-Boot 2025.01-3 (Jan 01 2025 -
-// 00:00:00 +0000)".
-func (s *Shell) Version(ctx context.Context) (string, error) {
-	output, err := s.Run(ctx, "version")
+// Env returns all environment variables. Of a value of several lines it returns
+// what printenv shows, which is ambiguous where a line reads name=value; Getenv
+// is not.
+func (s *Shell) Env(ctx context.Context) (map[string]string, error) {
+	output, err := s.Run(ctx, "printenv")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	for line := range strings.Lines(output) {
-		if strings.HasPrefix(line, "U-Boot") {
-			return strings.TrimSpace(line), nil
+	env := make(map[string]string)
+	last := ""
+	for line := range strings.SplitSeq(output, "\n") {
+		if environmentSize.MatchString(line) {
+			break
+		}
+		if name, value, ok := strings.Cut(line, "="); ok && name != "" && !strings.ContainsAny(name, " \t") {
+			env[name], last = value, name
+		} else if last != "" {
+			env[last] += "\n" + line
 		}
 	}
-	return "", fmt.Errorf("uboot: version printed %q", output)
+	for name, value := range env {
+		env[name] = strings.TrimSuffix(value, "\n")
+	}
+	return env, nil
 }
 
-// Reset runs U-Boot's reset command, waits until the board starts anew, and
-// brings it to the prompt again.
-func (s *Shell) Reset(ctx context.Context) error {
-	if s.lost {
-		if err := s.Interrupt(ctx); err != nil {
-			return err
-		}
-	}
-	s.lost = true
-	from, err := s.typeLine(ctx, "reset")
-	if err != nil {
-		return fmt.Errorf("uboot: reset: %w", err)
-	}
-	if _, err := s.console.Expect(ctx, from, serialconsole.Line(banner)); err != nil {
-		return fmt.Errorf("uboot: reset: %w", err)
-	}
-	return s.Interrupt(ctx)
-}
-
-var banner = regexp.MustCompile(`^(U-Boot (SPL )?[0-9]|DRAM: )`)
+var environmentSize = regexp.MustCompile(`^Environment size: \d+/\d+ bytes$`)
 
 // LoadAddr returns where U-Boot loads files to unless told otherwise: $loadaddr,
 // else $kernel_addr_r.
@@ -110,42 +100,3 @@ func (s *Shell) LoadAddr(ctx context.Context) (uint64, error) {
 	}
 	return 0, errors.New("uboot: neither loadaddr nor kernel_addr_r is set: give the address to load to")
 }
-
-// Fill sets size bytes of memory from addr on to value.
-func (s *Shell) Fill(ctx context.Context, addr uint64, size int64, value byte) error {
-	long := size / 4
-	if addr%4 != 0 {
-		long = 0
-	}
-	if long > 0 {
-		if _, err := s.Run(ctx, fmt.Sprintf("mw.l %x %02[2]x%02[2]x%02[2]x%02[2]x %x", addr, value, long)); err != nil {
-			return err
-		}
-	}
-	if rest := size - 4*long; rest > 0 {
-		if _, err := s.Run(ctx, fmt.Sprintf("mw.b %x %02x %x", addr+uint64(4*long), value, rest)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// CRC32 returns the CRC-32 (IEEE) of size bytes of memory from addr on, as
-// U-Boot computes it. Of no bytes it is 0, and U-Boot is not asked.
-func (s *Shell) CRC32(ctx context.Context, addr uint64, size int64) (uint32, error) {
-	if size == 0 {
-		return 0, nil
-	}
-	output, err := s.Run(ctx, fmt.Sprintf("crc32 %x %x", addr, size))
-	if err != nil {
-		return 0, err
-	}
-	found := crcLine.FindStringSubmatch(output)
-	if found == nil {
-		return 0, fmt.Errorf("uboot: crc32 printed %q", output)
-	}
-	crc, err := strconv.ParseUint(found[1], 16, 32)
-	return uint32(crc), err
-}
-
-var crcLine = regexp.MustCompile(`(?m)==> ([0-9a-f]{8})$`)
