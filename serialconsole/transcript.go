@@ -186,12 +186,13 @@ func (t *Transcript) WriteTimed(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	mark := map[EventKind]byte{Received: '<', Sent: '>', Note: '#'}
 	var open EventKind // of the line that has not ended; 0 for none
+	var half halves
 	for event, err := range t.Events() {
 		if err != nil {
 			out.Flush()
 			return err
 		}
-		for line := range strings.Lines(string(event.Data)) {
+		for line := range strings.Lines(half.join(event)) {
 			if open != event.Kind {
 				if open != 0 {
 					out.WriteByte('\n')
@@ -200,7 +201,10 @@ func (t *Transcript) WriteTimed(w io.Writer) error {
 				open = event.Kind
 			}
 			text, ended := strings.CutSuffix(line, "\n")
-			writeVisible(out, strings.TrimSuffix(text, "\r"))
+			if ended {
+				text = strings.TrimSuffix(text, "\r")
+			}
+			writeVisible(out, text)
 			if ended || event.Kind == Note {
 				out.WriteByte('\n')
 				open = 0
@@ -235,7 +239,7 @@ func (t *Transcript) WriteAsciicast(w io.Writer) error {
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
 	var start time.Time
-	rest := make(map[EventKind][]byte) // the beginnings of characters
+	var half halves
 	for event, err := range t.Events() {
 		if err != nil {
 			out.Flush()
@@ -247,13 +251,10 @@ func (t *Transcript) WriteAsciicast(w io.Writer) error {
 				return err
 			}
 		}
-		data := append(rest[event.Kind], event.Data...)
-		whole := wholeRunes(data)
-		rest[event.Kind] = append([]byte(nil), data[whole:]...)
-		if whole == 0 {
+		text := strings.ToValidUTF8(half.join(event), "\uFFFD")
+		if text == "" {
 			continue
 		}
-		text := strings.ToValidUTF8(string(data[:whole]), "\uFFFD")
 		if err := encoder.Encode([]any{event.Time.Sub(start).Seconds(), string(event.Kind), text}); err != nil {
 			return err
 		}
@@ -261,16 +262,25 @@ func (t *Transcript) WriteAsciicast(w io.Writer) error {
 	return out.Flush()
 }
 
-// wholeRunes returns how many bytes of data are not the beginning of a
-// character whose end has not come.
-func wholeRunes(data []byte) int {
-	for i := len(data) - 1; i >= max(0, len(data)-utf8.UTFMax+1); i-- {
-		if utf8.RuneStart(data[i]) {
-			if !utf8.FullRune(data[i:]) {
-				return i
+// halves are the beginnings of characters whose ends have not come, by kind.
+type halves map[EventKind]string
+
+// join returns an event's text behind the beginning of a character that came
+// before, and keeps back the one at its own end.
+func (h *halves) join(event Event) string {
+	if *h == nil {
+		*h = make(halves)
+	}
+	text := (*h)[event.Kind] + string(event.Data)
+	whole := len(text)
+	for i := len(text) - 1; i >= max(0, len(text)-utf8.UTFMax+1); i-- {
+		if utf8.RuneStart(text[i]) {
+			if !utf8.FullRuneInString(text[i:]) {
+				whole = i
 			}
 			break
 		}
 	}
-	return len(data)
+	(*h)[event.Kind] = text[whole:]
+	return text[:whole]
 }

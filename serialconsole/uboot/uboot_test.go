@@ -5,8 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/boardspec/boardspec/serialconsole/uboot/uboottest"
 	"hash/crc32"
 	"io"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -204,4 +208,65 @@ func BenchmarkEcho(b *testing.B) {
 func ExampleQuote() {
 	fmt.Println("setenv bootargs " + uboot.Quote(`root=/dev/vda label='a b'`))
 	// Output: setenv bootargs 'root=/dev/vda label='\''a b'\'''
+}
+
+// FuzzAnswers has a board answer whatever it likes: a command comes to an end
+// with an error, or with a result that its marker proves.
+func FuzzAnswers(f *testing.F) {
+	f.Add([]byte("=> "), []byte("<INTERRUPT>\r\n=> "))
+	f.Add([]byte("echo BS''ABCDEF:$?:$?\r\nBSABCDEF:0:0\r\n=> "), []byte("\xff\x00\x1b["))
+	f.Add([]byte("[  1.0] => "), []byte("\r\n"))
+	f.Fuzz(func(t *testing.T, one, two []byte) {
+		near, far := net.Pipe()
+		go func() {
+			typed := make([]byte, 256)
+			for answers := [][]byte{one, two}; ; answers[0], answers[1] = answers[1], answers[0] {
+				if _, err := far.Read(typed); err != nil {
+					return
+				}
+				if _, err := far.Write(answers[0]); err != nil {
+					return
+				}
+			}
+		}()
+		defer far.Close()
+		console := serialconsole.New(near, serialconsole.Config{})
+		defer console.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		shell := uboot.New(console, uboot.Config{EchoTimeout: time.Millisecond})
+		if output, err := shell.Run(ctx, "echo one"); err == nil {
+			t.Errorf("a board that answers %q and %q ran a command: %q", one, two, output)
+		}
+	})
+}
+
+// FuzzReplay plays a board from whatever recording, whose answers are parsed
+// by every verb that parses.
+func FuzzReplay(f *testing.F) {
+	for _, machine := range recorded {
+		recording, err := os.ReadFile(filepath.Join("testdata", machine.name+".console"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(recording)
+	}
+	f.Fuzz(func(t *testing.T, recording []byte) {
+		board, err := uboottest.Parse(recording)
+		if err != nil {
+			return
+		}
+		console := serialconsole.New(board, serialconsole.Config{})
+		defer console.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		shell := uboot.New(console, uboot.Config{EchoTimeout: time.Millisecond})
+		// Whatever comes of it: no panic, and an end.
+		session(ctx, shell)
+		shell.Env(ctx)
+		shell.Has(ctx, "md")
+		shell.ReadMemory(ctx, 0x40200000, 0x20)
+		shell.Compare(ctx, 0, 1, 1)
+		shell.Hash(ctx, "sha256", 0, 1)
+	})
 }
