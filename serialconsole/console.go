@@ -65,6 +65,13 @@ func (c *Console) read() {
 				_, _ = c.config.Tee.Write(chunk[:n]) // a listener that fails must not stop the console
 			}
 		}
+		var gap *GapError
+		if errors.As(err, &gap) {
+			if c.config.Transcript != nil {
+				c.config.Transcript.Note(gap.Error())
+			}
+			continue
+		}
 		if err != nil {
 			c.end(err)
 			return

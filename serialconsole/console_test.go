@@ -285,7 +285,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	for address, want := range map[string]string{
-		"":                        "an address is the path of a serial line, tcp://host:port or unix:///path",
+		"":                        "an address is the path of a serial line, usb:?serial=NUMBER, tcp://host:port, telnet://host:port, unix:///path or exec:PROGRAM ARGUMENTS",
 		"http://lab:80":           "an address is the path of a serial line",
 		"tcp://lab":               "it reads tcp://host:port",
 		"tcp://lab:80?baud=9600":  "unknown parameter baud; there are none",

@@ -2,6 +2,7 @@ package serialconsole
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -9,23 +10,30 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Open opens the port that address names:
 //
-//	/dev/ttyUSB0?baud=115200   a serial line; its parameters below
-//	tcp://host:port            a TCP socket that carries the line as it is
-//	unix:///path               a unix socket that does
+//	/dev/ttyUSB0?baud=115200      a serial line; its parameters below
+//	usb:?vid=0403&serial=A50285BI the line of a USB adapter: vid and pid in hexadecimal, serial
+//	tcp://host:port               a TCP socket that carries the line as it is
+//	telnet://host:port?baud=9600  a telnet server, with RFC 2217 where parameters are given
+//	unix:///path                  a unix socket that carries the line as it is
+//	exec:PROGRAM ARGUMENTS        a program's standard input and output: ssh, conserver's console
 //
 // Parameters of a serial line are baud (115200 if not given), data (bits: 5 to
-// 8; 8), parity (none, odd, even; none) and stop (bits: 1, 2; 1). A line is
-// locked for as long as it is open; one that another process has open yields
-// an error that wraps ErrBusy.
+// 8; 8), parity (none, odd, even; none) and stop (bits: 1, 2; 1), and reconnect:
+// how long a line may be gone and still come back, as in reconnect=30s; not at
+// all if not given. A line is locked for as long as it is open, by flock and by
+// the UUCP lock file; one that another process has open yields a *BusyError.
+// Arguments of a program are separated by spaces; quotes keep them together.
 //
-// Open blocks until the port is open or ctx ends; ctx does not bound the
-// port's life. A Read that waits ends when the port is closed, with an error
-// that wraps ErrClosed, and when the other end hangs up, with io.EOF from a
-// socket and ErrHangup from a line.
+// Open blocks until the port is open, and a telnet server has set its line, or
+// ctx ends; ctx does not bound the port's life. A Read that waits ends when the
+// port is closed, with an error that wraps ErrClosed or net.ErrClosed, and when
+// the other end goes: with io.EOF from a socket or a program, with ErrHangup
+// from a line. Ports of lines and of telnet servers are a LineControl.
 func Open(ctx context.Context, address string) (io.ReadWriteCloser, error) {
 	port, err := open(ctx, address)
 	if err != nil {
@@ -35,6 +43,9 @@ func Open(ctx context.Context, address string) (io.ReadWriteCloser, error) {
 }
 
 func open(ctx context.Context, address string) (io.ReadWriteCloser, error) {
+	if line, ok := strings.CutPrefix(address, "exec:"); ok {
+		return openProgram(ctx, line)
+	}
 	place, query, _ := strings.Cut(address, "?")
 	parameters, err := url.ParseQuery(query)
 	if err != nil {
@@ -42,24 +53,57 @@ func open(ctx context.Context, address string) (io.ReadWriteCloser, error) {
 	}
 	scheme, rest, isURL := strings.Cut(place, "://")
 	switch {
-	case !isURL && place != "":
-		line, err := parseLine(parameters)
-		if err != nil {
+	case place == "usb:":
+		if place, err = findUSB(parameters); err != nil {
 			return nil, err
 		}
-		return openSerial(ctx, place, line)
-	case scheme == "tcp", scheme == "unix":
+		for _, own := range []string{"vid", "pid", "serial"} {
+			parameters.Del(own)
+		}
+		return openLine(ctx, place, parameters)
+	case !isURL && place != "":
+		return openLine(ctx, place, parameters)
+	case scheme == "tcp", scheme == "unix", scheme == "telnet":
+		if scheme != "unix" {
+			if _, _, err := net.SplitHostPort(rest); err != nil {
+				return nil, fmt.Errorf("%w; it reads %s://host:port", err, scheme)
+			}
+		}
+		if scheme == "telnet" {
+			if len(parameters) == 0 {
+				return openTelnet(ctx, rest, nil)
+			}
+			line, err := parseLine(parameters)
+			if err != nil {
+				return nil, err
+			}
+			return openTelnet(ctx, rest, &line)
+		}
 		if err := only(parameters); err != nil {
 			return nil, err
 		}
-		if scheme == "tcp" {
-			if _, _, err := net.SplitHostPort(rest); err != nil {
-				return nil, fmt.Errorf("%w; it reads tcp://host:port", err)
-			}
-		}
 		return new(net.Dialer).DialContext(ctx, scheme, rest)
 	}
-	return nil, fmt.Errorf("an address is the path of a serial line, tcp://host:port or unix:///path")
+	return nil, errors.New("an address is the path of a serial line, usb:?serial=NUMBER, tcp://host:port, telnet://host:port, unix:///path or exec:PROGRAM ARGUMENTS")
+}
+
+func openLine(ctx context.Context, path string, parameters url.Values) (io.ReadWriteCloser, error) {
+	reconnect := parameters.Get("reconnect")
+	parameters.Del("reconnect")
+	l, err := parseLine(parameters)
+	if err != nil {
+		return nil, err
+	}
+	if reconnect == "" {
+		return openSerial(ctx, path, l)
+	}
+	limit, err := time.ParseDuration(reconnect)
+	if err != nil || limit <= 0 {
+		return nil, fmt.Errorf("reconnect=%s is no time, as in reconnect=30s", reconnect)
+	}
+	return openReconnecting(ctx, path, limit, func(ctx context.Context) (io.ReadWriteCloser, error) {
+		return openSerial(ctx, path, l)
+	})
 }
 
 // line is how bits are sent on a serial line.

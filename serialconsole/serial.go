@@ -5,22 +5,32 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
 
 	"go.bug.st/serial"
 )
-
-// ErrBusy is the error of a serial line that is in use.
-var ErrBusy = errors.New("the line is in use by another process")
 
 // serialPort makes of a serial.Port what a Console expects. A serial.Port
 // that was closed may write into a file that has its descriptor by then, and
 // reports its own end and the line's in the same way.
 type serialPort struct {
-	port serial.Port
-	lock io.Closer
+	port   serial.Port
+	lock   io.Closer
+	writer deadlineWriter // writes to the line; nil where port has to
 
-	mu     sync.RWMutex // held by writes; guards closed
-	closed bool
+	closed atomic.Bool
+	mu     sync.RWMutex // held by whoever uses port, exclusively to close it
+}
+
+var _ LineControl = (*serialPort)(nil)
+
+// deadlineWriter is what a line is written to so that Close ends a write whose
+// line stands still, which serial.Port cannot.
+type deadlineWriter interface {
+	io.Writer
+	SetWriteDeadline(t time.Time) error
 }
 
 func openSerial(ctx context.Context, path string, l line) (io.ReadWriteCloser, error) {
@@ -46,11 +56,18 @@ func openSerial(ctx context.Context, path string, l line) (io.ReadWriteCloser, e
 		lock.Close()
 		return nil, lineError(err)
 	}
-	return &serialPort{port: port, lock: lock}, nil
+	p := &serialPort{port: port, lock: lock}
+	if w, ok := lock.(deadlineWriter); ok && w.SetWriteDeadline(time.Time{}) == nil {
+		p.writer = w
+	}
+	return p, nil
 }
 
 // lineError makes of a serial error one that errors.Is can tell.
 func lineError(err error) error {
+	if errors.Is(err, syscall.EIO) {
+		return ErrHangup // as a pty says it
+	}
 	var portError *serial.PortError
 	if !errors.As(err, &portError) {
 		return err
@@ -77,35 +94,65 @@ func (p *serialPort) Read(b []byte) (int, error) {
 }
 
 func (p *serialPort) ended(err error) error {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.closed {
+	if p.closed.Load() {
 		return ErrClosed
 	}
 	return err
 }
 
 // Write implements io.Writer.
-func (p *serialPort) Write(b []byte) (int, error) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.closed {
-		return 0, ErrClosed
-	}
-	n, err := p.port.Write(b)
-	if err != nil {
-		return n, lineError(err)
-	}
-	return n, nil
+func (p *serialPort) Write(b []byte) (n int, err error) {
+	err = p.use(func() error {
+		if p.writer != nil {
+			n, err = p.writer.Write(b)
+		} else {
+			n, err = p.port.Write(b)
+		}
+		return err
+	})
+	return n, err
 }
 
-// Close implements io.Closer.
+// use calls f unless the port is closed, and keeps it from being closed
+// meanwhile.
+func (p *serialPort) use(f func() error) error {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed.Load() {
+		return ErrClosed
+	}
+	if err := f(); err != nil {
+		return p.ended(lineError(err))
+	}
+	return nil
+}
+
+// SetDTR implements LineControl.
+func (p *serialPort) SetDTR(on bool) error {
+	return p.use(func() error { return p.port.SetDTR(on) })
+}
+
+// SetRTS implements LineControl.
+func (p *serialPort) SetRTS(on bool) error {
+	return p.use(func() error { return p.port.SetRTS(on) })
+}
+
+// Break implements LineControl.
+func (p *serialPort) Break(d time.Duration) error {
+	return p.use(func() error { return p.port.Break(d) })
+}
+
+// Close implements io.Closer. A write that waits for the line ends.
 func (p *serialPort) Close() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
+	if p.closed.Swap(true) {
 		return nil
 	}
-	p.closed = true
+	if p.writer != nil {
+		// It ends a write that waits for the line, and cannot fail: it did not
+		// when the line was opened.
+		_ = p.writer.SetWriteDeadline(time.Unix(1, 0))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	return errors.Join(p.port.Close(), p.lock.Close())
 }

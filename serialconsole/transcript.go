@@ -2,6 +2,7 @@ package serialconsole
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -183,13 +184,12 @@ func (t *Transcript) WriteText(w io.Writer) error {
 // began (local, to the microsecond), "<" for what the board sent, ">" for what
 // was sent to it and "#" for a remark. Control characters are spelled as in Go.
 func (t *Transcript) WriteTimed(w io.Writer) error {
-	out := bufio.NewWriter(w)
+	var out bytes.Buffer
 	mark := map[EventKind]byte{Received: '<', Sent: '>', Note: '#'}
 	var open EventKind // of the line that has not ended; 0 for none
 	var half halves
 	for event, err := range t.Events() {
 		if err != nil {
-			out.Flush()
 			return err
 		}
 		for line := range strings.Lines(half.join(event)) {
@@ -197,27 +197,31 @@ func (t *Transcript) WriteTimed(w io.Writer) error {
 				if open != 0 {
 					out.WriteByte('\n')
 				}
-				fmt.Fprintf(out, "%s %c ", event.Time.Local().Format("15:04:05.000000"), mark[event.Kind])
+				fmt.Fprintf(&out, "%s %c ", event.Time.Local().Format("15:04:05.000000"), mark[event.Kind])
 				open = event.Kind
 			}
 			text, ended := strings.CutSuffix(line, "\n")
 			if ended {
 				text = strings.TrimSuffix(text, "\r")
 			}
-			writeVisible(out, text)
+			writeVisible(&out, text)
 			if ended || event.Kind == Note {
 				out.WriteByte('\n')
 				open = 0
 			}
 		}
+		if _, err := out.WriteTo(w); err != nil {
+			return err
+		}
 	}
 	if open != 0 {
 		out.WriteByte('\n')
 	}
-	return out.Flush()
+	_, err := out.WriteTo(w)
+	return err
 }
 
-func writeVisible(out *bufio.Writer, text string) {
+func writeVisible(out *bytes.Buffer, text string) {
 	for len(text) > 0 {
 		r, size := utf8.DecodeRuneInString(text)
 		switch {
@@ -235,14 +239,12 @@ func writeVisible(out *bufio.Writer, text string) {
 // WriteAsciicast writes the transcript in the format asciicast v2, which
 // asciinema and other players replay. Remarks become markers.
 func (t *Transcript) WriteAsciicast(w io.Writer) error {
-	out := bufio.NewWriter(w)
-	encoder := json.NewEncoder(out)
+	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
 	var start time.Time
 	var half halves
 	for event, err := range t.Events() {
 		if err != nil {
-			out.Flush()
 			return err
 		}
 		if start.IsZero() {
@@ -259,7 +261,7 @@ func (t *Transcript) WriteAsciicast(w io.Writer) error {
 			return err
 		}
 	}
-	return out.Flush()
+	return nil
 }
 
 // halves are the beginnings of characters whose ends have not come, by kind.
