@@ -47,7 +47,8 @@ func open(ctx context.Context, address string) (io.ReadWriteCloser, error) {
 		return openProgram(ctx, line)
 	}
 	place, query, _ := strings.Cut(address, "?")
-	parameters, err := url.ParseQuery(query)
+	// A plus is itself, as in the names of Debian's versions.
+	parameters, err := url.ParseQuery(strings.ReplaceAll(query, "+", "%2B"))
 	if err != nil {
 		return nil, fmt.Errorf("its parameters do not read as name=value&name=value: %w", err)
 	}

@@ -18,7 +18,11 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	board = fixture.NewBoard(ctx, bench.Select(ctx))
 }, NodeTimeout(5*time.Minute))
 
-var _ = suites.TFTPBoot(func() *fixture.Board { return board })
+var (
+	_ = suites.TFTPBoot(func() *fixture.Board { return board })
+	_ = suites.TFTPPut(func() *fixture.Board { return board })
+	_ = suites.TFTPSrv(func() *fixture.Board { return board })
+)
 
 func TestSuites(t *testing.T) {
 	RegisterFailHandler(Fail)
