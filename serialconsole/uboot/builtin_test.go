@@ -62,12 +62,30 @@ func TestTFTPBootFromAnotherServer(t *testing.T) {
 // TFTP server.
 func startWithBuiltinServer(t testing.TB, ctx context.Context, files string) *uboot.Shell {
 	t.Helper()
-	return startBuiltin(t, ctx, files, nil, "qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a57",
-		"-bios", "/usr/lib/u-boot/qemu_arm64/u-boot.bin", "-device", "virtio-net-pci,netdev=wire,disable-legacy=on,romfile=")
+	return startBuiltin(t, ctx, files, nil, recorded[0].program, strings.Fields(recorded[0].args)...)
 }
 
 // startBuiltin does so with any QEMU; the network is called wire.
 func startBuiltin(t testing.TB, ctx context.Context, files string, transcript *serialconsole.Transcript, program string, args ...string) *uboot.Shell {
+	t.Helper()
+	socket := startQEMU(t, ctx, files, program, args...)
+	port, err := serialconsole.Open(ctx, "unix://"+socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	console := serialconsole.New(port, serialconsole.Config{Transcript: transcript})
+	t.Cleanup(func() { console.Close() })
+	shell := uboot.New(console, uboot.Config{})
+	if err := shell.Interrupt(ctx); err != nil {
+		t.Fatal(err)
+	}
+	setNetwork(t, ctx, shell, netip.MustParseAddr("10.0.2.15"), netip.MustParseAddr("10.0.2.2"))
+	return shell
+}
+
+// startQEMU starts a QEMU that waits for its console's client, and returns the
+// console's socket.
+func startQEMU(t testing.TB, ctx context.Context, files, program string, args ...string) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "console")
 	qemu := exec.CommandContext(ctx, program, append([]string{"-nodefaults", "-display", "none", "-m", "512",
@@ -88,18 +106,7 @@ func startBuiltin(t testing.TB, ctx context.Context, files string, transcript *s
 			t.Fatalf("QEMU ended without waiting for the console's client: %v", lines.Err())
 		}
 	}
-	port, err := serialconsole.Open(ctx, "unix://"+socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	console := serialconsole.New(port, serialconsole.Config{Transcript: transcript})
-	t.Cleanup(func() { console.Close() })
-	shell := uboot.New(console, uboot.Config{})
-	if err := shell.Interrupt(ctx); err != nil {
-		t.Fatal(err)
-	}
-	setNetwork(t, ctx, shell, netip.MustParseAddr("10.0.2.15"), netip.MustParseAddr("10.0.2.2"))
-	return shell
+	return socket
 }
 
 func setNetwork(t testing.TB, ctx context.Context, shell *uboot.Shell, board, server netip.Addr) {

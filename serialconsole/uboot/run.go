@@ -157,7 +157,8 @@ func (s *Shell) result(ctx context.Context, command string, m marker) (output st
 	short, cancel := context.WithTimeout(ctx, s.config.EchoTimeout)
 	defer cancel()
 	if _, err := s.console.Expect(short, match.End, s.promptPattern()); err == nil {
-		s.lost = false
+		// A space that nothing took waits to be echoed behind the prompt.
+		s.lost, s.probed = s.probed, false
 	} else if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 		return fail(err)
 	}
@@ -173,24 +174,27 @@ func (s *Shell) result(ctx context.Context, command string, m marker) (output st
 	return output, status, nil
 }
 
-// end waits for a command's end: its marker, or a crash. A prompt that is
-// followed by nothing and takes what is typed says that the marker was spoiled.
+// end waits for a command's end: its marker, or a crash. What looks like a
+// prompt, maybe a spoiled one, is followed by nothing and takes what is typed,
+// says that the marker was spoiled.
 func (s *Shell) end(ctx context.Context, from int64, m marker) (serialconsole.Match, error) {
-	patterns := []serialconsole.Pattern{m.pattern(), serialconsole.Line(crash), s.promptPattern()}
+	n := len(s.prompt)
+	likePrompt := regexp.MustCompile(fmt.Sprintf(`(?:(?:^|\r)[^\r]{%d,%d}|%s)$`, max(1, n-1), n+1, regexp.QuoteMeta(s.prompt)))
+	patterns := []serialconsole.Pattern{m.pattern(), serialconsole.Line(crash), serialconsole.Regexp(likePrompt)}
 	looked := from
 	for {
 		match, err := s.console.Expect(ctx, looked, patterns...)
 		if err != nil || match.Index < 2 {
 			return match, err
 		}
-		looked = match.End
+		looked = s.console.Mark()
 		short, cancel := context.WithTimeout(ctx, s.config.EchoTimeout)
-		match, err = s.console.Expect(short, looked, patterns[:2]...)
+		match, err = s.console.Expect(short, from, patterns[:2]...)
 		cancel()
 		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			return match, err
 		}
-		if s.console.Mark() > looked {
+		if last := s.console.Since(looked - 1); len(last) != 1 || last[0] == '\n' {
 			continue // it was printed by the command, which goes on
 		}
 		if echoed, err := s.probe(ctx, looked); err != nil {
@@ -313,7 +317,9 @@ func (s *Shell) probe(ctx context.Context, offset int64) (echoed bool, err error
 	if err := s.arrived(ctx, offset+1); err != nil && !errors.Is(err, errNoEcho) {
 		return false, err
 	}
-	return string(s.console.Since(offset)) == " ", nil
+	echoed = string(s.console.Since(offset)) == " "
+	s.probed = s.probed || !echoed
+	return echoed, nil
 }
 
 // check refuses a command that would not come back.

@@ -42,6 +42,7 @@ type Shell struct {
 	prompt   string // "=> " until another is learned
 	stamped  bool   // each line begins with a time, which is not U-Boot's
 	lost     bool   // where U-Boot is, is not known: find the prompt first
+	probed   bool   // a space was typed that was not echoed
 	noisy    int    // for so many commands more the line counts as one that spoils characters
 	commands map[string]bool
 }

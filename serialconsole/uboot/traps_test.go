@@ -69,6 +69,20 @@ func TestTraps(t *testing.T) {
 		echoes(t, ctx, shell)
 	})
 
+	t.Run("a command that pauses behind what may be a prompt", func(t *testing.T) {
+		t.Parallel()
+		ctx, shell, _ := start(t)
+		for _, command := range []string{`echo ok; sleep 1`, `echo -n '=> '; sleep 1`} {
+			if _, err := shell.Run(ctx, command); err != nil {
+				t.Errorf("%s: %v", command, err)
+			}
+			// A line that counts as one that spoils characters would refuse this.
+			if output, err := shell.Run(ctx, "base"); err != nil || output == "" {
+				t.Errorf("behind %s: %q, %v", command, output, err)
+			}
+		}
+	})
+
 	t.Run("output of a driver between the commands", func(t *testing.T) {
 		t.Parallel()
 		board := new(uboottest.Board)

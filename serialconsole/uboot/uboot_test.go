@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -195,14 +196,35 @@ func TestRunOnRealUBoot(t *testing.T) {
 	})
 }
 
-// BenchmarkEcho is the time of one command on a virtual board.
+// BenchmarkEcho is the time of one command on a virtual board, beside pexpect
+// doing the same on the same U-Boot; pexpect reads no exit status.
 func BenchmarkEcho(b *testing.B) {
-	ctx, shell, _ := start(b)
-	for b.Loop() {
-		if _, err := shell.Run(ctx, "echo"); err != nil {
+	b.Run("by=Shell", func(b *testing.B) {
+		ctx, shell, _ := start(b)
+		for b.Loop() {
+			if _, err := shell.Run(ctx, "echo"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("by=pexpect", func(b *testing.B) {
+		socket := startQEMU(b, b.Context(), b.TempDir(), recorded[0].program, strings.Fields(recorded[0].args)...)
+		const commands = 1000
+		loop := exec.CommandContext(b.Context(), "/usr/bin/python3", "testdata/pexpect_loop.py", socket, fmt.Sprint(commands))
+		loop.Stderr = os.Stderr
+		output, err := loop.Output()
+		if err != nil {
+			b.Fatalf("%v; it needs: apt-get install python3-pexpect", err)
+		}
+		var seconds float64
+		if _, err := fmt.Sscan(string(output), &seconds); err != nil {
 			b.Fatal(err)
 		}
-	}
+		for b.Loop() {
+			// It was measured once, by the program itself.
+		}
+		b.ReportMetric(seconds/commands*1e9, "ns/op")
+	})
 }
 
 func ExampleQuote() {

@@ -1,0 +1,133 @@
+package linux_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/boardspec/boardspec/fixture/virtual"
+	"github.com/boardspec/boardspec/serialconsole"
+	"github.com/boardspec/boardspec/serialconsole/linux"
+	"github.com/boardspec/boardspec/serialconsole/uboot"
+	"github.com/boardspec/boardspec/tftp"
+)
+
+// files returns the directory of a small Linux, and makes it first where that
+// was not done yet.
+func files(t testing.TB) string {
+	t.Helper()
+	var said strings.Builder
+	build := exec.CommandContext(t.Context(), "../../ci/linux")
+	build.Stderr = &said
+	path, err := build.Output()
+	if err != nil {
+		t.Fatalf("ci/linux: %v\n%s", err, said.String())
+	}
+	return strings.TrimSpace(string(path))
+}
+
+// From U-Boot's prompt to a root shell of a real Linux, whose kernel and initramfs
+// come over TFTP, to a panic and back.
+func TestLinuxOnRealUBoot(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	board, err := virtual.StartProcess(ctx, virtual.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer board.Close()
+	port, err := board.OpenConsole(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	console := serialconsole.New(port, serialconsole.Config{})
+	defer console.Close()
+	if err := board.On(ctx); err != nil {
+		t.Fatal(err)
+	}
+	boot := uboot.New(console, uboot.Config{})
+	conn, err := board.ListenPacket("udp", ":69")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &tftp.Server{FS: os.DirFS(files(t)), ListenPacket: board.ListenPacket}
+	go server.Serve(conn)
+	defer server.Close()
+	start := func() *linux.Shell {
+		t.Helper()
+		for name, value := range map[string]string{
+			"ipaddr": board.BoardAddr().Addr().String(), "serverip": board.HostAddr().String(), "netmask": "255.255.255.0",
+			"bootargs": "console=ttyAMA0 panic=0 quiet",
+		} {
+			if err := boot.Setenv(ctx, name, value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for variable, file := range map[string]string{"kernel_addr_r": "Image", "ramdisk_addr_r": "uInitrd"} {
+			addr, err := boot.Getenv(ctx, variable)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var to uint64
+			fmt.Sscanf(addr, "0x%x", &to)
+			if _, err := boot.TFTPBoot(ctx, file, uboot.TFTPOptions{Addr: to}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := boot.Boot(ctx, "booti $kernel_addr_r $ramdisk_addr_r $fdtcontroladdr", nil); err != nil {
+			t.Fatal(err)
+		}
+		shell := linux.New(console, linux.Config{})
+		if err := shell.Login(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return shell
+	}
+	shell := start()
+
+	for command, want := range map[string]string{
+		"echo one two":             "one two",
+		"echo one; echo two":       "one\ntwo",
+		"printf 'no line end'":     "no line end",
+		"echo '# '; echo \"it's\"": "# \nit's",
+		"true # a comment":         "",
+		"uname -m":                 "aarch64",
+	} {
+		if got, err := shell.Run(ctx, command); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", command, got, err, want)
+		}
+	}
+	_, err = shell.Run(ctx, "echo before; exit_status() { return 7; }; exit_status")
+	var exit *linux.ExitError
+	if !errors.As(err, &exit) || exit.Status != 7 || exit.Output != "before" {
+		t.Errorf("a command that fails: %v", err)
+	}
+	short, cancelShort := context.WithTimeout(ctx, 300*time.Millisecond)
+	if _, err := shell.Run(short, "sleep 600"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a command that outlives its context: %v", err)
+	}
+	cancelShort()
+	if got, err := shell.Run(ctx, "echo again"); err != nil || got != "again" {
+		t.Errorf("the next command: %q, %v", got, err)
+	}
+
+	if err := shell.Reboot(ctx, boot); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := boot.Run(ctx, "echo U-Boot again"); err != nil || got != "U-Boot again" {
+		t.Errorf("%q, %v", got, err)
+	}
+
+	shell = start()
+	_, err = shell.Run(ctx, "echo c >/proc/sysrq-trigger; sleep 600")
+	var crashed *linux.CrashError
+	if !errors.As(err, &crashed) || !strings.Contains(crashed.Line, "Kernel panic") && !strings.Contains(crashed.Line, "Internal error") && !strings.Contains(crashed.Line, "Unable to handle kernel") {
+		t.Errorf("a panic: %v", err)
+	}
+}
