@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/boardspec/boardspec/serialconsole"
 )
@@ -105,6 +106,10 @@ func (s *Shell) run(ctx context.Context, command string) (string, error) {
 		if err := s.Interrupt(ctx); err != nil {
 			return "", err
 		}
+	}
+	if line := s.crashed.Swap(nil); line != nil {
+		s.lost = true
+		return "", &CrashError{Command: command, Line: *line + " (before the command was typed: what was set or loaded is gone)"}
 	}
 	m := newMarker()
 	// From here to the marker's prompt U-Boot is busy.
@@ -255,8 +260,26 @@ func (s *Shell) typePieces(ctx context.Context, line string, from int64) (bool, 
 			}
 			return false, nil
 		}
+		if err := s.pause(ctx); err != nil {
+			return false, err
+		}
 	}
 	return true, nil
+}
+
+// pause waits for Config.Delay.
+func (s *Shell) pause(ctx context.Context) error {
+	if s.config.Delay == 0 {
+		return nil
+	}
+	timer := time.NewTimer(s.config.Delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 var errNoEcho = errors.New("no echo")

@@ -3,6 +3,7 @@ package uboot
 import (
 	"context"
 	"regexp"
+	"sync/atomic"
 	"time"
 
 	"github.com/boardspec/boardspec/serialconsole"
@@ -14,6 +15,10 @@ type Config struct {
 	Prompt  string // CONFIG_SYS_PROMPT; if empty, "=> " or what U-Boot turns out to print
 	MaxLine int    // characters U-Boot takes in one line, below CONFIG_SYS_CBSIZE; 250 if zero
 	Piece   int    // characters sent before their echo is waited for; 16 if zero, a UART's FIFO
+
+	// Delay is a pause behind the echo of each piece, for a board that needs
+	// time of its own; with Piece 1, behind each character. None if zero.
+	Delay time.Duration
 
 	// EchoTimeout is how long a piece's echo may be outstanding before it is
 	// taken for lost and the line for spoiled; 500 ms if zero.
@@ -45,10 +50,12 @@ type Shell struct {
 	probed   bool   // a space was typed that was not echoed
 	noisy    int    // for so many commands more the line counts as one that spoils characters
 	commands map[string]bool
+	crashed  atomic.Pointer[string] // the line that showed it, while no command ran
 }
 
 // New returns a Shell on a console, which stays the caller's. It neither sends
-// nor waits.
+// nor waits. From here on it notices when the board crashes or resets by itself:
+// the next command says so.
 func New(console *serialconsole.Console, config Config) *Shell {
 	if config.MaxLine == 0 {
 		config.MaxLine = 250
@@ -66,6 +73,7 @@ func New(console *serialconsole.Console, config Config) *Shell {
 	if s.prompt == "" {
 		s.prompt = "=> "
 	}
+	console.Watch(func(match serialconsole.Match) { s.crashed.Store(&match.Groups[0]) }, serialconsole.Line(crash))
 	return s
 }
 

@@ -133,6 +133,56 @@ func TestTraps(t *testing.T) {
 		echoes(t, ctx, shell)
 	})
 
+	t.Run("a reset between the commands", func(t *testing.T) {
+		t.Parallel()
+		board := new(uboottest.Board)
+		ctx, shell, console := on(t, board, uboot.Config{})
+		echoes(t, ctx, shell)
+		mark := console.Mark()
+		board.Print("resetting ...\r\n\r\nU-Boot 2025.01\r\n\r\nDRAM:  512 MiB\r\n=> ")
+		if _, err := console.Expect(ctx, mark, serialconsole.LineStart("=> ")); err != nil {
+			t.Fatal(err)
+		}
+		_, err := shell.Run(ctx, "bootm")
+		var crash *uboot.CrashError
+		if !errors.As(err, &crash) || crash.Command != "bootm" || !strings.Contains(err.Error(), "DRAM") {
+			t.Errorf("error %v", err)
+		}
+		echoes(t, ctx, shell)
+	})
+
+	t.Run("both network stacks tell a failure in their own way", func(t *testing.T) {
+		t.Parallel()
+		const command = "tftpboot 40200000 missing"
+		for printed, code := range map[string]int{
+			"TFTP error: 'File not found' (1)\r\nNot retrying...\r\n": 1, // net/tftp.c
+			"TFTP error: 256 (File not found)\r\n":                    1, // net/lwip/tftp.c
+			"TFTP error: 768 (disk gone)\r\n":                         3,
+			"Timeout!\r\n":                                            -1,
+			"tftp_get() error -4\r\n":                                 -1,
+			"\r\nARP Retry count exceeded; starting again\r\n":        -1,
+			"\r\nRetry count exceeded; starting again\r\n":            -1,
+		} {
+			board := &uboottest.Board{Answers: map[string][]uboottest.Answer{command: {{Output: "Loading: *\b\r\n" + printed, Status: 1}}}}
+			ctx, shell, _ := on(t, board, uboot.Config{})
+			_, err := shell.TFTPBoot(ctx, "missing", uboot.TFTPOptions{Addr: 0x40200000, WindowSize: 1})
+			var failed *uboot.TransferError
+			if !errors.As(err, &failed) || failed.Code != code || !strings.Contains(printed, failed.Reason) || failed.Reason == "" {
+				t.Errorf("%q: %v, %+v", printed, err, failed)
+			}
+		}
+	})
+
+	t.Run("a board that needs time behind each character", func(t *testing.T) {
+		t.Parallel()
+		ctx, shell, _ := on(t, new(uboottest.Board), uboot.Config{Piece: 1, Delay: time.Millisecond})
+		began := time.Now()
+		echoes(t, ctx, shell)
+		if took := time.Since(began); took < 100*time.Millisecond {
+			t.Errorf("it was typed within %v", took)
+		}
+	})
+
 	t.Run("keyed autoboot, whose password must be all that is typed", func(t *testing.T) {
 		t.Parallel()
 		board := &uboottest.Board{
