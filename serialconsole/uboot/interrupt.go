@@ -150,6 +150,7 @@ func (s *Shell) sync(ctx context.Context) (bool, error) {
 	if ok {
 		s.lost = false
 		s.crashed.Store(nil) // that is how it got here
+		s.idle()
 	}
 	return ok, nil
 }

@@ -164,6 +164,7 @@ func (s *Shell) result(ctx context.Context, command string, m marker) (output st
 	if _, err := s.console.Expect(short, match.End, s.promptPattern()); err == nil {
 		// A space that nothing took waits to be echoed behind the prompt.
 		s.lost, s.probed = s.probed, false
+		s.idle()
 	} else if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 		return fail(err)
 	}
@@ -177,6 +178,12 @@ func (s *Shell) result(ctx context.Context, command string, m marker) (output st
 		return fail(&NoiseError{Output: output, Reason: fmt.Sprintf("its exit status was disturbed: %q", match.Groups[0])})
 	}
 	return output, status, nil
+}
+
+func (s *Shell) idle() {
+	if s.config.Idle != nil {
+		s.config.Idle()
+	}
 }
 
 // end waits for a command's end: its marker, or a crash. What looks like a

@@ -33,6 +33,10 @@ type Config struct {
 	// typed; "autoboot" in any case if nil.
 	Announcement *regexp.Regexp
 
+	// Idle is called whenever U-Boot is back at its prompt: until the next
+	// character is typed it does nothing but wait for it. Nil for none.
+	Idle func()
+
 	// Reset brings a board that runs something else than U-Boot back to it, as
 	// by cycling its power: Interrupt calls it once when it finds a Linux that
 	// echoes its Ctrl-C. If nil, Interrupt fails there.
