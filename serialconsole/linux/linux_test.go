@@ -1,11 +1,15 @@
 package linux_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +33,61 @@ func files(t testing.TB) string {
 		t.Fatalf("ci/linux: %v\n%s", err, said.String())
 	}
 	return strings.TrimSpace(string(path))
+}
+
+// terminal plays a Linux that asks for a user and a password, and whose shell
+// knows true and what is echoed between markers.
+func terminal(t *testing.T, password string) *serialconsole.Console {
+	t.Helper()
+	near, far := net.Pipe()
+	t.Cleanup(func() { far.Close() })
+	go func() {
+		lines := bufio.NewScanner(far)
+		say := func(text string) { io.WriteString(far, text) }
+		for {
+			say("\r\nDebian GNU/Linux 13 board ttyAMA0\r\n\r\nboard login: ")
+			if !lines.Scan() {
+				return
+			}
+			say(lines.Text() + "\r\nPassword: ")
+			if !lines.Scan() {
+				return
+			}
+			if lines.Text() == password {
+				break
+			}
+			say("\r\nLogin incorrect\r\n")
+		}
+		say("\r\n[   12.345678] random: crng init done\r\nroot@board:~# ")
+		marker := regexp.MustCompile(`B([SE])''([A-Z2-7]+)`)
+		for lines.Scan() {
+			say(lines.Text() + "\r\n\r\n")
+			for _, found := range marker.FindAllStringSubmatch(lines.Text(), -1) {
+				if found[1] == "S" {
+					say("BS" + found[2] + "\r\n")
+				} else {
+					say("BE" + found[2] + ":0\r\n")
+				}
+			}
+			say("root@board:~# ")
+		}
+	}()
+	console := serialconsole.New(near, serialconsole.Config{})
+	t.Cleanup(func() { console.Close() })
+	return console
+}
+
+func TestLogin(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := linux.New(terminal(t, "s3cret"), linux.Config{Password: "s3cret"}).Login(ctx); err != nil {
+		t.Error(err)
+	}
+	err := linux.New(terminal(t, "s3cret"), linux.Config{Password: "guess"}).Login(ctx)
+	if err == nil || !strings.Contains(err.Error(), "root may not log in with the password of Config") {
+		t.Errorf("error %v", err)
+	}
 }
 
 // From U-Boot's prompt to a root shell of a real Linux, whose kernel and initramfs

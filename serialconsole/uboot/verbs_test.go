@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -171,8 +172,16 @@ func TestVerbsOnRealUBoot(t *testing.T) {
 	})
 
 	t.Run("a script is run from memory", func(t *testing.T) {
-		script := "#!source\necho from the script\n"
-		if err := shell.WriteMemory(ctx, addr, []byte(script)); err != nil {
+		if err := shell.WriteMemory(ctx, addr, scriptImage("echo from the script; setenv v set by it\n")); err != nil {
+			t.Fatal(err)
+		}
+		if output, err := shell.Source(ctx, addr); err != nil || !strings.Contains(output, "from the script") {
+			t.Errorf("%q, %v", output, err)
+		}
+		if value, err := shell.Getenv(ctx, "v"); err != nil || value != "set by it" {
+			t.Errorf("%q, %v", value, err)
+		}
+		if err := shell.WriteMemory(ctx, addr, make([]byte, 4)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := shell.Source(ctx, addr); err == nil {
@@ -202,6 +211,20 @@ func TestVerbsOnRealUBoot(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// scriptImage makes of a script what mkimage -T script does (include/image.h in
+// U-Boot: struct legacy_img_hdr, big-endian).
+func scriptImage(script string) []byte {
+	data := binary.BigEndian.AppendUint32(nil, uint32(len(script)))
+	data = append(append(data, 0, 0, 0, 0), script...)
+	header := make([]byte, 64)
+	binary.BigEndian.PutUint32(header, 0x27051956)
+	binary.BigEndian.PutUint32(header[12:], uint32(len(data)))
+	binary.BigEndian.PutUint32(header[24:], crc32.ChecksumIEEE(data))
+	header[30] = 6 // a script
+	binary.BigEndian.PutUint32(header[4:], crc32.ChecksumIEEE(header))
+	return append(header, data...)
 }
 
 func TestDHCPFromQEMU(t *testing.T) {
