@@ -13,6 +13,16 @@
 // echo nor its output can spell. A line is ended by CR alone: LF after it would
 // be an empty line, which U-Boot takes as "repeat the last command".
 //
+// On a line that spoils characters a result is right or an error: what was typed
+// is repaired before Enter, the status is printed twice, and commands that only
+// read are run until two results agree; what cannot be trusted is a *NoiseError.
+// A board that crashes or resets ends every command with a *CrashError, also when
+// it did so between two commands.
+//
+// What a U-Boot can do is asked, not configured: Has, and ErrNoCommand of the
+// verbs. The prompt is learned. Failed transfers are a *TransferError in the words
+// of either network stack.
+//
 // Every method blocks until U-Boot is at its prompt again, ctx ends, or the
 // board crashes or resets, which ends it at once with a *CrashError. After a
 // command that ctx ended, Ctrl-C is sent and the next call finds the prompt
