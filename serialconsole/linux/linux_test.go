@@ -6,33 +6,97 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/boardspec/boardspec/fixture/virtual"
+	"github.com/boardspec/boardspec/fixture/virtual/cable"
 	"github.com/boardspec/boardspec/serialconsole"
 	"github.com/boardspec/boardspec/serialconsole/linux"
 	"github.com/boardspec/boardspec/serialconsole/uboot"
 	"github.com/boardspec/boardspec/tftp"
 )
 
-// files returns the directory of a small Linux, and makes it first where that
-// was not done yet.
-func files(t testing.TB) string {
+// script runs a script of ci that prints a path, and makes what is there first
+// where that was not done yet.
+func script(t testing.TB, name string) string {
 	t.Helper()
 	var said strings.Builder
-	build := exec.CommandContext(t.Context(), "../../ci/linux")
+	build := exec.CommandContext(t.Context(), "../../ci/"+name)
 	build.Stderr = &said
 	path, err := build.Output()
 	if err != nil {
-		t.Fatalf("ci/linux: %v\n%s", err, said.String())
+		t.Fatalf("ci/%s: %v\n%s", name, err, said.String())
 	}
 	return strings.TrimSpace(string(path))
+}
+
+// start brings a board to U-Boot's prompt, beside a server of files.
+func start(t *testing.T, ctx context.Context, config virtual.Config, files fs.FS) (*virtual.Board, *serialconsole.Console, *uboot.Shell) {
+	t.Helper()
+	board, err := virtual.StartProcess(ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { board.Close() })
+	port, err := board.OpenConsole(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	console := serialconsole.New(port, serialconsole.Config{})
+	t.Cleanup(func() { console.Close() })
+	if err := board.On(ctx); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := board.ListenPacket("udp", ":69")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &tftp.Server{FS: files, ListenPacket: board.ListenPacket}
+	go server.Serve(conn)
+	t.Cleanup(func() { server.Close() })
+	return board, console, uboot.New(console, uboot.Config{})
+}
+
+// The board asks for its address, then for what to boot, and boots that.
+func TestPXEBootsLinux(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	files := fstest.MapFS{"pxelinux.cfg/default": {Data: []byte(
+		"DEFAULT linux\nLABEL linux\n\tKERNEL Image\n\tINITRD initramfs.cpio.gz\n\tAPPEND console=ttyAMA0 quiet\n")}}
+	for _, name := range []string{"Image", "initramfs.cpio.gz"} {
+		data, err := os.ReadFile(filepath.Join(script(t, "linux"), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = &fstest.MapFile{Data: data}
+	}
+	board, console, boot := start(t, ctx, virtual.Config{Firmware: script(t, "firmware")}, files)
+	if _, err := board.Cable().ServeDHCP(cable.DHCP{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := boot.DHCP(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := boot.PXEGet(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := boot.PXEBoot(ctx); err != nil {
+		t.Fatal(err)
+	}
+	shell := linux.New(console, linux.Config{})
+	if got, err := shell.Run(ctx, "cat /proc/cmdline"); err != nil || !strings.Contains(got, "console=ttyAMA0 quiet") {
+		t.Errorf("%q, %v", got, err)
+	}
 }
 
 // terminal plays a Linux that asks for a user and a password, and whose shell
@@ -96,29 +160,8 @@ func TestLinuxOnRealUBoot(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	board, err := virtual.StartProcess(ctx, virtual.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer board.Close()
-	port, err := board.OpenConsole(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	console := serialconsole.New(port, serialconsole.Config{})
-	defer console.Close()
-	if err := board.On(ctx); err != nil {
-		t.Fatal(err)
-	}
-	boot := uboot.New(console, uboot.Config{})
-	conn, err := board.ListenPacket("udp", ":69")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &tftp.Server{FS: os.DirFS(files(t)), ListenPacket: board.ListenPacket}
-	go server.Serve(conn)
-	defer server.Close()
-	start := func() *linux.Shell {
+	board, console, boot := start(t, ctx, virtual.Config{}, os.DirFS(script(t, "linux")))
+	up := func() *linux.Shell {
 		t.Helper()
 		for name, value := range map[string]string{
 			"ipaddr": board.BoardAddr().Addr().String(), "serverip": board.HostAddr().String(), "netmask": "255.255.255.0",
@@ -148,7 +191,7 @@ func TestLinuxOnRealUBoot(t *testing.T) {
 		}
 		return shell
 	}
-	shell := start()
+	shell := up()
 
 	for command, want := range map[string]string{
 		"echo one two":             "one two",
@@ -162,7 +205,7 @@ func TestLinuxOnRealUBoot(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", command, got, err, want)
 		}
 	}
-	_, err = shell.Run(ctx, "echo before; exit_status() { return 7; }; exit_status")
+	_, err := shell.Run(ctx, "echo before; exit_status() { return 7; }; exit_status")
 	var exit *linux.ExitError
 	if !errors.As(err, &exit) || exit.Status != 7 || exit.Output != "before" {
 		t.Errorf("a command that fails: %v", err)
@@ -183,7 +226,7 @@ func TestLinuxOnRealUBoot(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 
-	shell = start()
+	shell = up()
 	_, err = shell.Run(ctx, "echo c >/proc/sysrq-trigger; sleep 600")
 	var crashed *linux.CrashError
 	if !errors.As(err, &crashed) || !strings.Contains(crashed.Line, "Kernel panic") && !strings.Contains(crashed.Line, "Internal error") && !strings.Contains(crashed.Line, "Unable to handle kernel") {

@@ -53,6 +53,7 @@ type Shell struct {
 	lost     bool   // where U-Boot is, is not known: find the prompt first
 	probed   bool   // a space was typed that was not echoed
 	noisy    int    // for so many commands more the line counts as one that spoils characters
+	putLast  bool   // the last transfer was a tftpput
 	commands map[string]bool
 	crashed  atomic.Pointer[string] // the line that showed it, while no command ran
 }

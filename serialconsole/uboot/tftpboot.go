@@ -92,6 +92,7 @@ func (s *Shell) TFTPBoot(ctx context.Context, file string, options TFTPOptions) 
 		return Load{}, err
 	}
 	defer s.watchProgress(options)()
+	s.putLast = false
 	// With one argument a name of hexadecimal digits would be an address. What
 	// it prints is for people: the size is read from a variable.
 	output, err := s.run(ctx, fmt.Sprintf("tftpboot %x %s", options.Addr, Quote(file)))

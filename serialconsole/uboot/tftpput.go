@@ -26,6 +26,7 @@ func (s *Shell) TFTPPut(ctx context.Context, file string, addr uint64, size int6
 		return "", err
 	}
 	defer s.watchProgress(options)()
+	s.putLast = true
 	output, err := s.run(ctx, fmt.Sprintf("tftpput %x %x %s", addr, size, Quote(file)))
 	var exit *ExitError
 	if errors.As(err, &exit) {
@@ -46,6 +47,9 @@ func (s *Shell) TFTPSrv(ctx context.Context, addr uint64, listening func()) (Loa
 	if err := s.setTransfer(ctx, &options); err != nil {
 		return Load{}, err
 	}
+	if err := s.forgetPut(ctx, options.Addr); err != nil {
+		return Load{}, err
+	}
 	// "Listening" comes before the socket is open; the load address after.
 	defer s.console.Watch(func(serialconsole.Match) { listening() }, serialconsole.Line(srvReady))()
 	output, err := s.run(ctx, fmt.Sprintf("tftpsrv %x", options.Addr))
@@ -59,6 +63,26 @@ func (s *Shell) TFTPSrv(ctx context.Context, addr uint64, listening func()) (Loa
 	load := Load{Addr: options.Addr, Output: output}
 	load.Size, err = s.fileSize(ctx)
 	return load, err
+}
+
+// forgetPut has U-Boot begin a read and stops it at once: after a tftpput, its
+// tftpsrv answers a client with blocks of memory in place of ACKs until then
+// (tftp_put_active in net/tftp.c).
+func (s *Shell) forgetPut(ctx context.Context, addr uint64) error {
+	if !s.putLast {
+		return nil
+	}
+	defer s.console.Watch(func(serialconsole.Match) {
+		go s.console.Write([]byte(controlC)) // an error of it shows in what is waited for
+	}, serialconsole.Literal("Loading: "))()
+	// An address that no one has, so that no server sees it.
+	_, err := s.run(ctx, fmt.Sprintf("tftpboot %x 127.0.0.1:x", addr))
+	var exit *ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return err
+	}
+	s.putLast = false
+	return nil
 }
 
 var srvReady = regexp.MustCompile(`^Load address: `)
