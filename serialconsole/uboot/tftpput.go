@@ -73,7 +73,9 @@ func (s *Shell) forgetPut(ctx context.Context, addr uint64) error {
 		return nil
 	}
 	defer s.console.Watch(func(serialconsole.Match) {
-		go s.console.Write([]byte(controlC)) // an error of it shows in what is waited for
+		go func() {
+			_, _ = s.console.Write([]byte(controlC)) // its error shows in what is waited for
+		}()
 	}, serialconsole.Literal("Loading: "))()
 	// An address that no one has, so that no server sees it.
 	_, err := s.run(ctx, fmt.Sprintf("tftpboot %x 127.0.0.1:x", addr))
