@@ -60,10 +60,11 @@ func (c *Console) read() {
 			if c.config.Transcript != nil {
 				c.config.Transcript.add(Received, chunk[:n])
 			}
-			c.append(chunk[:n])
+			// Before anyone who waits for it goes on: they may look there.
 			if c.config.Tee != nil {
 				_, _ = c.config.Tee.Write(chunk[:n]) // a listener that fails must not stop the console
 			}
+			c.append(chunk[:n])
 		}
 		var gap *GapError
 		if errors.As(err, &gap) {

@@ -1,6 +1,7 @@
 package uboot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -58,6 +59,8 @@ func (s *Shell) Interrupt(ctx context.Context) error {
 		if err := send(controlC); err != nil {
 			return fail(err)
 		}
+	} else {
+		from = s.lastLine() // it may have been announced already
 	}
 	reset, echoes, inVain := false, 0, 0
 	for {
@@ -121,6 +124,15 @@ func (s *Shell) Interrupt(ctx context.Context) error {
 			return fail(err)
 		}
 	}
+}
+
+// lastLine returns the offset of the last line that is not empty, ended or not.
+func (s *Shell) lastLine() int64 {
+	const longest = 512
+	end := s.console.Mark()
+	start := max(s.console.Kept(), end-longest)
+	text := bytes.TrimRight(s.console.Between(start, end), "\r\n")
+	return start + int64(bytes.LastIndexByte(text, '\n')+1)
 }
 
 // noPrompt adds to the error what a person should look at.
