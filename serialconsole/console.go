@@ -1,6 +1,7 @@
 package serialconsole
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,7 @@ type Console struct {
 	port   io.ReadWriteCloser
 	config Config
 	reader chan struct{} // closed when the reader has returned
+	turn   chan struct{} // holds a token while Send writes
 
 	mu      sync.Mutex // guards all below
 	raw     []byte     // the last of what arrived
@@ -46,7 +48,7 @@ func New(port io.ReadWriteCloser, config Config) *Console {
 	if config.Keep == 0 {
 		config.Keep = 16 << 20
 	}
-	c := &Console{port: port, config: config, reader: make(chan struct{})}
+	c := &Console{port: port, config: config, reader: make(chan struct{}), turn: make(chan struct{}, 1)}
 	go c.read()
 	return c
 }
@@ -146,6 +148,29 @@ func (c *Console) Write(p []byte) (int, error) {
 		err = fmt.Errorf("serialconsole: write: %w", err)
 	}
 	return n, err
+}
+
+// Send sends text as Write does, but waits no longer than ctx: on a line that
+// stands still, as its other end does not read. What was not sent when ctx ended
+// may still go out, before anything of a later Send.
+func (c *Console) Send(ctx context.Context, text string) error {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("serialconsole: write: %w", context.Cause(ctx))
+	}
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.Write([]byte(text))
+		<-c.turn
+		sent <- err
+	}()
+	select {
+	case err := <-sent:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("serialconsole: write: %w", context.Cause(ctx))
+	}
 }
 
 // Mark returns the offset of the next byte of text to arrive.

@@ -97,7 +97,7 @@ func (s *Shell) Login(ctx context.Context) error {
 				return fmt.Errorf("linux: reach a shell: %w", err)
 			}
 			if s.console.Mark() == before {
-				if err := s.press("\n"); err != nil {
+				if err := s.press(ctx, "\n"); err != nil {
 					return fmt.Errorf("linux: reach a shell: %w", err)
 				}
 			}
@@ -108,9 +108,9 @@ func (s *Shell) Login(ctx context.Context) error {
 		case 0:
 			return &CrashError{Doing: "reach a shell", Line: match.Groups[0]}
 		case 1:
-			err = s.press(s.config.User + "\n")
+			err = s.press(ctx, s.config.User+"\n")
 		case 2:
-			err = s.press(s.config.Password + "\n")
+			err = s.press(ctx, s.config.Password+"\n")
 		case 3:
 			return fmt.Errorf("linux: %s may not log in with the password of Config", s.config.User)
 		case 4:
@@ -129,9 +129,8 @@ func (s *Shell) Login(ctx context.Context) error {
 	}
 }
 
-func (s *Shell) press(text string) error {
-	_, err := s.console.Write([]byte(text))
-	return err
+func (s *Shell) press(ctx context.Context, text string) error {
+	return s.console.Send(ctx, text)
 }
 
 // try finds out whether a shell is there: what looks like a prompt may be a
@@ -163,7 +162,7 @@ func (s *Shell) Run(ctx context.Context, command string) (string, error) {
 		return "", fmt.Errorf("linux: a command of %d characters: %d is the limit, past which a terminal drops them: %.40q", len(command), longest, command)
 	}
 	if !s.ready {
-		if err := s.press("\x03"); err != nil {
+		if err := s.press(ctx, "\x03"); err != nil {
 			return "", fmt.Errorf("linux: %s: %w", command, err)
 		}
 		if err := s.Login(ctx); err != nil {
@@ -174,7 +173,9 @@ func (s *Shell) Run(ctx context.Context, command string) (string, error) {
 	output, status, err := s.run(ctx, command)
 	if err != nil {
 		if ctx.Err() != nil {
-			_ = s.press("\x03") // the context's error is what counts
+			stop, cancel := context.WithTimeout(context.Background(), nudge)
+			defer cancel()
+			_ = s.press(stop, "\x03") // the context's error is what counts
 		}
 		return output, err
 	}
@@ -193,7 +194,7 @@ func (s *Shell) run(ctx context.Context, command string) (output string, status 
 	}
 	// eval has a comment, or a background job, end where the command does.
 	quoted := "'" + strings.ReplaceAll(command, "'", `'\''`) + "'"
-	if err := s.press("echo; echo BS''" + token + "; eval " + quoted + "; echo BE''" + token + ":$?\n"); err != nil {
+	if err := s.press(ctx, "echo; echo BS''"+token+"; eval "+quoted+"; echo BE''"+token+":$?\n"); err != nil {
 		return fail(err)
 	}
 	wait := func(from int64, expression string) (serialconsole.Match, error) {
@@ -244,7 +245,7 @@ func (s *Shell) Reboot(ctx context.Context, boot *uboot.Shell) error {
 	}
 	s.ready = false
 	from := s.console.Mark()
-	if err := s.press("reboot -f || reboot\n"); err != nil {
+	if err := s.press(ctx, "reboot -f || reboot\n"); err != nil {
 		return fmt.Errorf("linux: reboot: %w", err)
 	}
 	// Ctrl-C before U-Boot is there would stop the reboot.

@@ -50,8 +50,7 @@ func (s *Shell) Interrupt(ctx context.Context) error {
 		return fmt.Errorf("uboot: reach the prompt %q: %w", s.prompt, err)
 	}
 	send := func(text string) error {
-		_, err := s.console.Write([]byte(text))
-		return err
+		return s.console.Send(ctx, text)
 	}
 	wait := quiet
 	if s.config.Stop == "" {
@@ -152,7 +151,7 @@ func (s *Shell) sync(ctx context.Context) (bool, error) {
 	defer cancel()
 	m := newMarker()
 	from := s.console.Mark()
-	if _, err := s.console.Write([]byte(m.command() + "\r")); err != nil {
+	if err := s.console.Send(ctx, m.command()+"\r"); err != nil {
 		return false, err
 	}
 	ok, err := s.readSync(short, m, from)

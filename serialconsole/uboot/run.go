@@ -118,7 +118,7 @@ func (s *Shell) run(ctx context.Context, command string) (string, error) {
 	if err != nil {
 		if ctx.Err() != nil {
 			// So that the board is at its prompt when it is looked at next.
-			_, _ = s.console.Write([]byte(controlC))
+			s.abort()
 		}
 		return output, err
 	}
@@ -178,6 +178,13 @@ func (s *Shell) result(ctx context.Context, command string, m marker) (output st
 		return fail(&NoiseError{Output: output, Reason: fmt.Sprintf("its exit status was disturbed: %q", match.Groups[0])})
 	}
 	return output, status, nil
+}
+
+// abort stops what runs after a context ended.
+func (s *Shell) abort() {
+	ctx, cancel := context.WithTimeout(context.Background(), s.config.EchoTimeout)
+	defer cancel()
+	_ = s.console.Send(ctx, controlC) // the context's error is what counts
 }
 
 func (s *Shell) idle() {
@@ -254,7 +261,7 @@ func (s *Shell) typeLine(ctx context.Context, line string) (int64, error) {
 func (s *Shell) typePieces(ctx context.Context, line string, from int64) (bool, error) {
 	for sent := 0; sent < len(line); {
 		piece := line[sent:min(len(line), sent+s.config.Piece)]
-		if _, err := s.console.Write([]byte(piece)); err != nil {
+		if err := s.console.Send(ctx, piece); err != nil {
 			return false, err
 		}
 		sent += len(piece)
@@ -307,7 +314,7 @@ func (s *Shell) arrived(ctx context.Context, offset int64) error {
 // arrived, which leaves the line to be dropped.
 func (s *Shell) enter(ctx context.Context, end int64) (int64, bool, error) {
 	for {
-		if _, err := s.console.Write([]byte("\r")); err != nil {
+		if err := s.console.Send(ctx, "\r"); err != nil {
 			return 0, false, err
 		}
 		short, cancel := context.WithTimeout(ctx, s.config.EchoTimeout)
@@ -341,7 +348,7 @@ func (s *Shell) enter(ctx context.Context, end int64) (int64, bool, error) {
 // probe types a space, which is echoed when U-Boot's line editor is what
 // listens.
 func (s *Shell) probe(ctx context.Context, offset int64) (echoed bool, err error) {
-	if _, err := s.console.Write([]byte(" ")); err != nil {
+	if err := s.console.Send(ctx, " "); err != nil {
 		return false, err
 	}
 	if err := s.arrived(ctx, offset+1); err != nil && !errors.Is(err, errNoEcho) {

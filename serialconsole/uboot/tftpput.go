@@ -74,7 +74,7 @@ func (s *Shell) forgetPut(ctx context.Context, addr uint64) error {
 	}
 	defer s.console.Watch(func(serialconsole.Match) {
 		go func() {
-			_, _ = s.console.Write([]byte(controlC)) // its error shows in what is waited for
+			_ = s.console.Send(ctx, controlC) // its error shows in what is waited for
 		}()
 	}, serialconsole.Literal("Loading: "))()
 	// An address that no one has, so that no server sees it.

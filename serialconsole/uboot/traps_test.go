@@ -133,6 +133,18 @@ func TestTraps(t *testing.T) {
 		echoes(t, ctx, shell)
 	})
 
+	t.Run("a line whose other end does not read", func(t *testing.T) {
+		t.Parallel()
+		near, far := net.Pipe()
+		defer far.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, shell, _ := on(t, near, uboot.Config{EchoTimeout: 10 * time.Millisecond})
+		if _, err := shell.Run(ctx, "version"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v, want the context's", err)
+		}
+	})
+
 	t.Run("a reset between the commands", func(t *testing.T) {
 		t.Parallel()
 		board := new(uboottest.Board)
