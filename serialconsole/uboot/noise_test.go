@@ -23,7 +23,7 @@ func TestNoisyLine(t *testing.T) {
 	if testing.Short() {
 		commands = 500
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	board, err := virtual.StartProcess(ctx, virtual.Config{})
 	if err != nil {
