@@ -81,7 +81,7 @@ func TestPXEBootsLinux(t *testing.T) {
 		files[name] = &fstest.MapFile{Data: data}
 	}
 	board, console, boot := start(t, ctx, virtual.Config{Firmware: script(t, "firmware")}, files)
-	if _, err := board.Cable().ServeDHCP(cable.DHCP{}); err != nil {
+	if _, err := board.Segment().ServeDHCP(cable.DHCP{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := boot.DHCP(ctx); err != nil {
