@@ -407,7 +407,8 @@ func (s *Server) transferSocket(x *session) (socket, error) {
 		wire = sharedSocket{x.main, box}
 	} else {
 		host := ""
-		if local, err := addrPort(x.main.LocalAddr()); err == nil && !local.Addr().IsUnspecified() {
+		// Not every ListenPacket has IPv6 behind an empty host.
+		if local, err := addrPort(x.main.LocalAddr()); err == nil && local.Addr() != netip.IPv4Unspecified() {
 			host = local.Addr().String()
 		}
 		conn, err := s.listener()("udp", net.JoinHostPort(host, "0"))
