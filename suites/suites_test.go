@@ -16,7 +16,7 @@ var board *fixture.Board
 
 var _ = BeforeSuite(func(ctx SpecContext) {
 	board = fixture.NewBoard(ctx, bench.Select(ctx))
-}, NodeTimeout(5*time.Minute))
+}, NodeTimeout(15*time.Minute)) // a container's image may have to be built, with U-Boot from its source
 
 var (
 	_ = suites.TFTPBoot(func() *fixture.Board { return board })

@@ -137,7 +137,7 @@ func (s *Shell) lastLine() int64 {
 // noPrompt adds to the error what a person should look at.
 func (s *Shell) noPrompt(ctx context.Context, err error) error {
 	if len(s.console.Tail(1)) == 0 {
-		return fmt.Errorf("%w: the board printed nothing at all: is it powered, is this its console, does the baud rate fit?", context.Cause(ctx))
+		return fmt.Errorf("%w: the board printed nothing at all: is it powered, is this its console, does the baud rate fit, is its firmware one for this machine?", context.Cause(ctx))
 	}
 	return err
 }
