@@ -30,11 +30,12 @@ func TestPackagesDependInOneDirection(t *testing.T) {
 		{pkg: "tftp", mustNot: []string{ginkgo, containers, moby, gvisor, serial}},
 		{pkg: "serialconsole", mustNot: []string{ginkgo, containers, moby, gvisor}},
 		{pkg: "serialconsole/uboot", mustNot: []string{ginkgo, containers, moby, gvisor}, ownOnly: []string{"serialconsole"}},
+		{pkg: "serialconsole/linux", mustNot: []string{ginkgo, containers, moby, gvisor}, ownOnly: []string{"serialconsole", "serialconsole/uboot"}},
 		{pkg: "fixture/virtual/cable", mustNot: []string{ginkgo, containers, moby, serial}},
 		{pkg: "fixture/virtual", mustNot: []string{ginkgo, serial}, ownOnly: []string{"fixture/virtual/cable", "ci/image"}},
-		{pkg: "fixture", mustNot: []string{containers, moby, gvisor}, ownOnly: []string{"tftp", "serialconsole", "serialconsole/uboot"}},
+		{pkg: "fixture", mustNot: []string{containers, moby, gvisor}, ownOnly: []string{"tftp", "serialconsole", "serialconsole/uboot", "serialconsole/linux"}},
 		{pkg: "fixture/bench", ownIsAll: true},
-		{pkg: "suites", mustNot: []string{containers, moby, gvisor}, ownOnly: []string{"fixture", "tftp", "serialconsole", "serialconsole/uboot"}},
+		{pkg: "suites", mustNot: []string{containers, moby, gvisor}, ownOnly: []string{"fixture", "tftp", "serialconsole", "serialconsole/uboot", "serialconsole/linux"}},
 	} {
 		t.Run(test.pkg, func(t *testing.T) {
 			for _, dep := range dependencies(t, test.pkg) {

@@ -31,6 +31,7 @@ type Console struct {
 	turn   chan struct{} // holds a token while Send writes
 
 	mu      sync.Mutex // guards all below
+	cut     *cut       // ends waits and writes; another after Resume
 	raw     []byte     // the last of what arrived
 	text    []byte     // what arrived, less escapes and NUL
 	base    int64      // offset of text[0]
@@ -48,7 +49,7 @@ func New(port io.ReadWriteCloser, config Config) *Console {
 	if config.Keep == 0 {
 		config.Keep = 16 << 20
 	}
-	c := &Console{port: port, config: config, reader: make(chan struct{}), turn: make(chan struct{}, 1)}
+	c := &Console{port: port, config: config, reader: make(chan struct{}), turn: make(chan struct{}, 1), cut: newCut()}
 	go c.read()
 	return c
 }
@@ -132,7 +133,10 @@ func (c *Console) end(err error) {
 // closed.
 func (c *Console) Write(p []byte) (int, error) {
 	c.mu.Lock()
-	err := c.err
+	err := c.cut.err()
+	if c.err != nil {
+		err = c.err
+	}
 	if c.closed {
 		err = ErrClosed
 	}
@@ -154,8 +158,13 @@ func (c *Console) Write(p []byte) (int, error) {
 // stands still, as its other end does not read. What was not sent when ctx ended
 // may still go out, before anything of a later Send.
 func (c *Console) Send(ctx context.Context, text string) error {
+	c.mu.Lock()
+	cut := c.cut
+	c.mu.Unlock()
 	select {
 	case c.turn <- struct{}{}:
+	case <-cut.made:
+		return fmt.Errorf("serialconsole: write: %w", cut.cause)
 	case <-ctx.Done():
 		return fmt.Errorf("serialconsole: write: %w", context.Cause(ctx))
 	}
@@ -168,6 +177,8 @@ func (c *Console) Send(ctx context.Context, text string) error {
 	select {
 	case err := <-sent:
 		return err
+	case <-cut.made:
+		return fmt.Errorf("serialconsole: write: %w", cut.cause)
 	case <-ctx.Done():
 		return fmt.Errorf("serialconsole: write: %w", context.Cause(ctx))
 	}

@@ -110,7 +110,7 @@ func (c *Console) Expect(ctx context.Context, from int64, patterns ...Pattern) (
 func (c *Console) wait(ctx context.Context, w *waiter) (Match, error) {
 	c.mu.Lock()
 	match, found := c.scan(w.scans)
-	err := c.err
+	err, cut := c.err, c.cut
 	if !found && err == nil {
 		c.waiters = append(c.waiters, w)
 	}
@@ -129,6 +129,9 @@ func (c *Console) wait(ctx context.Context, w *waiter) (Match, error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return Match{}, c.err
+	case <-cut.made:
+		c.remove(w)
+		return Match{}, cut.cause
 	case <-ctx.Done():
 		c.remove(w)
 		select {

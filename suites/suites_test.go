@@ -1,6 +1,7 @@
 package suites_test
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -22,7 +23,20 @@ var (
 	_ = suites.TFTPBoot(func() *fixture.Board { return board })
 	_ = suites.TFTPPut(func() *fixture.Board { return board })
 	_ = suites.TFTPSrv(func() *fixture.Board { return board })
+	_ = suites.Linux(func() *fixture.Board { return board }, linux())
 )
+
+// linux names what ci/linux made, in the directory that BOARDSPEC_LINUX names.
+func linux() suites.LinuxFiles {
+	files := suites.LinuxFiles{
+		Kernel: "Image", DeviceTree: "virt.dtb", Initramfs: "initramfs.cpio.gz",
+		FIT: "linux.itb", FITConfig: "virt", PXE: "pxelinux.cfg/default", Bootargs: "quiet panic=0",
+	}
+	if directory := os.Getenv("BOARDSPEC_LINUX"); directory != "" {
+		files.FS = os.DirFS(directory)
+	}
+	return files
+}
 
 func TestSuites(t *testing.T) {
 	RegisterFailHandler(Fail)

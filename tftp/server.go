@@ -555,6 +555,23 @@ func (s *Server) held() string {
 	return strings.Join(held, ", ")
 }
 
+// Abandon ends the running transfers with one address at once, as aborted for
+// cause, and tells the peer nothing: it is gone, as a board whose power was cut.
+// The peer may ask anew.
+func (s *Server) Abandon(peer netip.Addr, cause error) {
+	s.mu.Lock()
+	var gone []*session
+	for from, x := range s.active {
+		if from.Addr() == peer.Unmap() {
+			gone = append(gone, x)
+		}
+	}
+	s.mu.Unlock()
+	for _, x := range gone {
+		x.cancel(Aborted, cause, "")
+	}
+}
+
 // Close ends the server: the clients of running transfers are sent an ERROR,
 // then the sockets are closed, and all goroutines are waited for. Where one
 // does not end within five seconds (it is held by a file, or by Open) Close

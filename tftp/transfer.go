@@ -21,7 +21,8 @@ const (
 	Unconfirmed
 	// Failed: refused, given up, or broken on this side.
 	Failed
-	// Aborted: the peer sent an ERROR, or began anew from the same port.
+	// Aborted: the peer sent an ERROR, began anew from the same port, or is gone
+	// for a reason that Server.Abandon was given.
 	Aborted
 	// Canceled: the server was closed, or the client's context ended.
 	Canceled

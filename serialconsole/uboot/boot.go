@@ -39,8 +39,25 @@ type BootError struct {
 
 // Error implements error.
 func (e *BootError) Error() string {
-	return fmt.Sprintf("uboot: %s: nothing was started: %s", e.Command, lastLine(e.Output))
+	return fmt.Sprintf("uboot: %s: nothing was started: %s", e.Command, reason(e.Output))
 }
+
+// reason is what says why in a boot command's output: its complaints, of which
+// the last is often a consequence only, or else its last line.
+func reason(output string) string {
+	var complaints []string
+	for line := range strings.SplitSeq(output, "\n") {
+		if complaint.MatchString(line) {
+			complaints = append(complaints, strings.TrimSpace(line))
+		}
+	}
+	if len(complaints) == 0 {
+		return lastLine(output)
+	}
+	return strings.Join(complaints[max(0, len(complaints)-5):], "; ")
+}
+
+var complaint = regexp.MustCompile(`(?i)\bbad\b|\berror\b|\bfail|\binvalid\b|\bwrong\b|\bcan't\b|\bcannot\b|\bcould not\b|\bnot (?:found|supported)\b`)
 
 // Boot runs a command that starts another system: booti, bootm, bootefi, go, pxe
 // boot. It returns when the system's first words are there, which started

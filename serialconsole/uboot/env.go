@@ -81,22 +81,28 @@ func (s *Shell) Env(ctx context.Context) (map[string]string, error) {
 
 var environmentSize = regexp.MustCompile(`^Environment size: \d+/\d+ bytes$`)
 
+// Addr returns the address that an environment variable holds, such as
+// kernel_addr_r. One that is not set yields an error that wraps ErrNotSet.
+func (s *Shell) Addr(ctx context.Context, name string) (uint64, error) {
+	value, err := s.Getenv(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	addr, err := strconv.ParseUint(strings.TrimPrefix(value, "0x"), 16, 64)
+	if err != nil {
+		return 0, fmt.Errorf("uboot: variable %s is no address: %q", name, value)
+	}
+	return addr, nil
+}
+
 // LoadAddr returns where U-Boot loads files to unless told otherwise: $loadaddr,
 // else $kernel_addr_r.
 func (s *Shell) LoadAddr(ctx context.Context) (uint64, error) {
 	for _, name := range []string{"loadaddr", "kernel_addr_r"} {
-		value, err := s.Getenv(ctx, name)
-		if errors.Is(err, ErrNotSet) {
-			continue
+		addr, err := s.Addr(ctx, name)
+		if !errors.Is(err, ErrNotSet) {
+			return addr, err
 		}
-		if err != nil {
-			return 0, err
-		}
-		addr, err := strconv.ParseUint(strings.TrimPrefix(value, "0x"), 16, 64)
-		if err != nil {
-			return 0, fmt.Errorf("uboot: variable %s is no address: %q", name, value)
-		}
-		return addr, nil
 	}
 	return 0, errors.New("uboot: neither loadaddr nor kernel_addr_r is set: give the address to load to")
 }
