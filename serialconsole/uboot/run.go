@@ -17,8 +17,9 @@ import (
 // crash matches lines that U-Boot prints only when it does not return to its
 // prompt: arch/arm/lib/interrupts*.c, arch/riscv/lib/interrupts.c,
 // arch/x86/cpu/i386/interrupt.c, lib/hang.c, lib/panic.c; and those that it
-// prints when it starts, of SPL and of board_init_f.
-var crash = regexp.MustCompile(`^(?:` + stamp + `)?("Synchronous Abort"|"Error" handler|data abort|prefetch abort|undefined instruction|software interrupt|Unhandled exception|### ERROR ### Please RESET the board ###|resetting \.\.\.|Resetting CPU|U-Boot SPL [0-9]|DRAM: )`)
+// prints when it starts, of SPL and of board_init_f. The first may stand behind
+// what a command has begun to print.
+var crash = regexp.MustCompile(`^(?:` + stamp + `)?(.*"Synchronous Abort" handler|"Error" handler|data abort|prefetch abort|undefined instruction|software interrupt|Unhandled exception|### ERROR ### Please RESET the board ###|resetting \.\.\.|Resetting CPU|U-Boot SPL [0-9]|DRAM: )`)
 
 // marker tells the end of a command's output. It is typed in two halves, so
 // that its echo does not spell it.

@@ -15,8 +15,8 @@ import (
 // TFTPOptions says how a file is loaded.
 type TFTPOptions struct {
 	Addr       uint64 // where to; LoadAddr's if zero
-	BlockSize  int    // bytes; 1468 if zero, what one Ethernet frame holds
-	WindowSize int    // blocks; WindowSize's if zero
+	BlockSize  int    // bytes; 1468 if zero, what one Ethernet frame holds. The lwIP stack asks for that whatever it is told, until 2025.10
+	WindowSize int    // blocks; WindowSize's if zero. The lwIP stack knows no windows
 	Progress   func() // is called for each # that U-Boot prints, ten blocks, from the console's goroutine: it must not block. Nil for none
 }
 

@@ -188,10 +188,12 @@ func TestRunOnRealUBoot(t *testing.T) {
 	})
 
 	t.Run("ends at once when the board crashes", func(t *testing.T) {
-		_, err := shell.Run(ctx, "md 0xfffffff00000000 1")
-		var crash *uboot.CrashError
-		if !errors.As(err, &crash) || !strings.Contains(crash.Line, "Synchronous Abort") {
-			t.Errorf("error %v, want a *CrashError of a Synchronous Abort", err)
+		for _, command := range []string{"md 0xfffffff00000000 1", `echo 'Loading: \\c'; md 0xfffffff00000000 1`} {
+			_, err := shell.Run(ctx, command)
+			var crash *uboot.CrashError
+			if !errors.As(err, &crash) || !strings.Contains(crash.Line, "Synchronous Abort") {
+				t.Errorf("%s: error %v, want a *CrashError of a Synchronous Abort", command, err)
+			}
 		}
 	})
 }

@@ -39,9 +39,10 @@ func fullFirmware(t testing.TB) string {
 // has the file and takes what is put.
 func startFull(t testing.TB) (context.Context, *uboot.Shell, *virtual.Board, *tftp.Server, *tftp.Memory) {
 	t.Helper()
+	firmware := fullFirmware(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
-	board, err := virtual.StartProcess(ctx, virtual.Config{Firmware: fullFirmware(t)})
+	board, err := virtual.StartProcess(ctx, virtual.Config{Firmware: firmware})
 	if err != nil {
 		t.Fatal(err)
 	}
