@@ -159,7 +159,7 @@ func (s *Shell) sync(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if ok {
-		s.lost = false
+		s.lost, s.probed = false, false
 		s.crashed.Store(nil) // that is how it got here
 		s.idle()
 	}

@@ -1,6 +1,7 @@
 package uboot
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -46,8 +47,9 @@ func (m marker) pattern() serialconsole.Pattern {
 // A line that U-Boot would cut, that holds control characters, or that would
 // not end (an open quote, a comment) is refused before it is sent. Each piece
 // of it is typed when the echo of the one before it is right, and Enter when
-// all is. On a line that was seen to spoil characters, commands that only read
-// are run until two results agree; what cannot be trusted is a *NoiseError.
+// all is. An echo that is late is waited for, and not taken for one that is lost.
+// On a line that was seen to spoil characters, commands that only read are run
+// until two results agree; what cannot be trusted is a *NoiseError.
 //
 // When ctx ends, what runs is stopped with Ctrl-C, and the next command finds
 // the prompt again.
@@ -163,7 +165,7 @@ func (s *Shell) result(ctx context.Context, command string, m marker) (output st
 	short, cancel := context.WithTimeout(ctx, s.config.EchoTimeout)
 	defer cancel()
 	if _, err := s.console.Expect(short, match.End, s.promptPattern()); err == nil {
-		// A space that nothing took waits to be echoed behind the prompt.
+		// A probe that nothing took is to be echoed behind the prompt.
 		s.lost, s.probed = s.probed, false
 		s.idle()
 	} else if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
@@ -200,30 +202,51 @@ func (s *Shell) idle() {
 func (s *Shell) end(ctx context.Context, from int64, m marker) (serialconsole.Match, error) {
 	n := len(s.prompt)
 	likePrompt := regexp.MustCompile(fmt.Sprintf(`(?:(?:^|\r)[^\r]{%d,%d}|%s)$`, max(1, n-1), n+1, regexp.QuoteMeta(s.prompt)))
-	patterns := []serialconsole.Pattern{m.pattern(), serialconsole.Line(crash), serialconsole.Regexp(likePrompt)}
+	ends := []serialconsole.Pattern{m.pattern(), serialconsole.Line(crash)}
 	looked := from
 	for {
+		patterns := append(slices.Clip(ends), serialconsole.Regexp(likePrompt))
+		if s.probed {
+			patterns = append(patterns, serialconsole.Literal(probeEcho))
+		}
 		match, err := s.console.Expect(ctx, looked, patterns...)
-		if err != nil || match.Index < 2 {
-			return match, err
+		if err == nil && match.Index == 2 {
+			match, err = s.pastPrompt(ctx, s.lineOf(from, match.End), likePrompt, ends)
 		}
-		looked = s.console.Mark()
-		short, cancel := context.WithTimeout(ctx, s.config.EchoTimeout)
-		match, err = s.console.Expect(short, from, patterns[:2]...)
-		cancel()
-		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		switch {
+		case err != nil || match.Index < 2:
 			return match, err
-		}
-		if last := s.console.Since(looked - 1); len(last) != 1 || last[0] == '\n' {
-			continue // it was printed by the command, which goes on
-		}
-		if echoed, err := s.probe(ctx, looked); err != nil {
-			return match, err
-		} else if echoed {
+		case match.Index == 3:
 			s.noisy = noisyFor
 			return match, &NoiseError{Reason: "its end did not arrive as it was printed"}
 		}
+		looked = match.End
 	}
+}
+
+// pastPrompt waits for what comes behind a line that may be a prompt: one of the
+// ends, the line's end, which is number 2, or a probe's echo, number 3.
+func (s *Shell) pastPrompt(ctx context.Context, line int64, likePrompt *regexp.Regexp, ends []serialconsole.Pattern) (serialconsole.Match, error) {
+	patterns := append(slices.Clip(ends), serialconsole.Literal("\n"), serialconsole.Literal(probeEcho))
+	short, cancel := context.WithTimeout(ctx, s.config.EchoTimeout)
+	defer cancel()
+	match, err := s.console.Expect(short, line, patterns...)
+	if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		return match, err
+	}
+	if likePrompt.Match(s.console.Since(line)) {
+		if err := s.probe(ctx); err != nil {
+			return match, err
+		}
+	}
+	return s.console.Expect(ctx, line, patterns...)
+}
+
+// lineOf returns the offset at which the line begins that an offset is in, or
+// from.
+func (s *Shell) lineOf(from, offset int64) int64 {
+	from = max(from, s.console.Kept())
+	return from + int64(bytes.LastIndexByte(s.console.Between(from, offset), '\n')+1)
 }
 
 // typeAttempts is how often a line is typed before its echo is given up on.
@@ -233,20 +256,21 @@ const typeAttempts = 20
 // character.
 const noisyFor = 256
 
+// patience is for how many times Config.EchoTimeout the echo of a probe is
+// waited for before the line that is typed is given up.
+const patience = 8
+
 // typeLine types a line, repairs what the wire spoiled, and sends Enter. It
 // returns the offset behind the line's echo.
 func (s *Shell) typeLine(ctx context.Context, line string) (int64, error) {
 	for attempt := 1; ; attempt++ {
 		from := s.console.Mark()
-		ok, err := s.typePieces(ctx, line, from)
-		if err != nil {
-			return 0, err
+		end, ok, err := s.typePieces(ctx, line)
+		if err == nil && ok {
+			end, ok, err = s.enter(ctx, line, end)
 		}
-		if ok {
-			end, ok, err := s.enter(ctx, from+int64(len(line)))
-			if err != nil || ok {
-				return end, err
-			}
+		if err != nil || ok {
+			return end, err
 		}
 		if attempt == typeAttempts {
 			return 0, &NoiseError{Command: line, Reason: fmt.Sprintf("its echo differed %d times, last %q", attempt, tail(s.console.Since(from), 200))}
@@ -258,28 +282,64 @@ func (s *Shell) typeLine(ctx context.Context, line string) (int64, error) {
 	}
 }
 
-// typePieces reports whether all of the line was echoed as it was typed.
-func (s *Shell) typePieces(ctx context.Context, line string, from int64) (bool, error) {
+// typePieces types a line and returns the offset behind its echo. It reports
+// false when not all of it was echoed as it was typed.
+func (s *Shell) typePieces(ctx context.Context, line string) (end int64, ok bool, err error) {
+	end = s.console.Mark()
 	for sent := 0; sent < len(line); {
 		piece := line[sent:min(len(line), sent+s.config.Piece)]
 		if err := s.console.Send(ctx, piece); err != nil {
-			return false, err
+			return end, false, err
 		}
 		sent += len(piece)
-		if err := s.arrived(ctx, from+int64(sent)); err != nil && !errors.Is(err, errNoEcho) {
-			return false, err
-		}
-		if echo := s.console.Since(from); string(echo) != line[:sent] {
-			if !strings.Contains(string(echo), "\n") {
-				s.noisy = noisyFor // else something was printed between
-			}
-			return false, nil
+		if end, ok, err = s.echoed(ctx, end, piece); err != nil || !ok {
+			return end, false, err
 		}
 		if err := s.pause(ctx); err != nil {
-			return false, err
+			return end, false, err
 		}
 	}
-	return true, nil
+	return end, true, nil
+}
+
+// echoed waits for the echo of a piece, which begins at an offset, and returns
+// where it ends. It reports false when it was another.
+func (s *Shell) echoed(ctx context.Context, from int64, piece string) (int64, bool, error) {
+	end := from + int64(len(piece))
+	if err := s.arrived(ctx, end); err != nil && !errors.Is(err, errNoEcho) {
+		return end, false, err
+	}
+	echo := string(s.console.Since(from))
+	if echo != piece && strings.HasPrefix(piece, echo) {
+		// Its rest is lost, or late: then it comes before a probe's echo.
+		if err := s.probe(ctx); err != nil {
+			return end, false, err
+		}
+		short, cancel := context.WithTimeout(ctx, patience*s.config.EchoTimeout)
+		defer cancel()
+		match, err := s.console.Expect(short, from, serialconsole.Literal(probeEcho))
+		switch {
+		case err == nil:
+			s.probed = false
+			echo, end = string(s.console.Between(from, match.Start)), match.End
+		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
+			return end, false, err
+		default:
+			// The probe is lost, or even later: nothing comes behind the
+			// answer to what Interrupt types.
+			if err := s.Interrupt(ctx); err != nil {
+				return end, false, err
+			}
+			if !strings.HasPrefix(string(s.console.Since(from)), piece) {
+				s.noisy = noisyFor
+			}
+			return end, false, nil
+		}
+	}
+	if echo != piece && !strings.Contains(echo, "\n") {
+		s.noisy = noisyFor // else something was printed between
+	}
+	return end, echo == piece, nil
 }
 
 // pause waits for Config.Delay.
@@ -313,51 +373,69 @@ func (s *Shell) arrived(ctx context.Context, offset int64) error {
 // enter sends Enter behind a line whose echo ended at an offset, and returns
 // the offset of the output. It reports false when something else than Enter
 // arrived, which leaves the line to be dropped.
-func (s *Shell) enter(ctx context.Context, end int64) (int64, bool, error) {
+func (s *Shell) enter(ctx context.Context, line string, end int64) (int64, bool, error) {
+	lineEnd := serialconsole.Literal("\n")
 	for {
 		if err := s.console.Send(ctx, "\r"); err != nil {
-			return 0, false, err
+			return end, false, err
 		}
 		short, cancel := context.WithTimeout(ctx, s.config.EchoTimeout)
-		match, err := s.console.Expect(short, end, serialconsole.Literal("\n"))
+		match, err := s.console.Expect(short, end, lineEnd)
 		cancel()
-		if err == nil {
+		if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+			// A second Enter would run the line a second time, had the first
+			// one arrived and its echo been late or lost. Then a line's end,
+			// be it that of the marker, comes before a probe's echo.
+			if err := s.probe(ctx); err != nil {
+				return end, false, err
+			}
+			match, err = s.console.Expect(ctx, end, lineEnd, serialconsole.Literal(probeEcho))
+		}
+		if err != nil {
+			return end, false, err
+		}
+		echo := strings.TrimLeft(string(s.console.Between(end, match.Start)), "\r")
+		if match.Index == 0 && echo == "" {
 			return match.End, true, nil
 		}
-		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
-			return 0, false, err
-		}
 		s.noisy = noisyFor
-		if arrived := s.console.Since(end); len(arrived) == 1 {
-			return 0, false, nil // Enter became another character
-		} else if len(arrived) > 1 {
-			return end, true, nil // its echo was lost, and there is output already
+		if match.Index == 0 {
+			return end, true, nil // its echo was spoiled, and that may be output already
 		}
-		// A second Enter would run the line a second time, had the first one
-		// arrived and only its echo been lost.
-		echoed, err := s.probe(ctx, end)
-		if err != nil {
-			return 0, false, err
+		s.probed = false
+		switch typed := match.Start - end; {
+		case typed == 0:
+			end = match.End // Enter was lost on its way
+		case typed == 1 && echo != "":
+			return end, false, nil // Enter became another character
+		default:
+			return end, false, &NoiseError{Command: line, Output: s.clean(s.console.Between(end, match.Start)), Reason: "its Enter was not echoed as one, and may have run it"}
 		}
-		if !echoed {
-			return end, true, nil
-		}
-		end++
 	}
 }
 
-// probe types a space, which is echoed when U-Boot's line editor is what
-// listens.
-func (s *Shell) probe(ctx context.Context, offset int64) (echoed bool, err error) {
-	if err := s.console.Send(ctx, " "); err != nil {
-		return false, err
+// A probe is a space and its deletion, of which nothing is left. U-Boot takes
+// what is typed in its order: when the echo of a probe is there, which only its
+// line editor prints, so is all that it printed upon what was typed before. What
+// is missing then is lost, however slow the board and the line are.
+const (
+	probeKeys = " \x7f"
+	probeEcho = " \b \b"
+)
+
+// probe types a probe. While a command runs, it is not echoed until behind the
+// next prompt, or never.
+func (s *Shell) probe(ctx context.Context) error {
+	s.probed = true
+	for _, key := range probeKeys {
+		if err := s.console.Send(ctx, string(key)); err != nil {
+			return err
+		}
+		if err := s.pause(ctx); err != nil {
+			return err
+		}
 	}
-	if err := s.arrived(ctx, offset+1); err != nil && !errors.Is(err, errNoEcho) {
-		return false, err
-	}
-	echoed = string(s.console.Since(offset)) == " "
-	s.probed = s.probed || !echoed
-	return echoed, nil
+	return nil
 }
 
 // check refuses a command that would not come back.

@@ -20,8 +20,9 @@ type Config struct {
 	// time of its own; with Piece 1, behind each character. None if zero.
 	Delay time.Duration
 
-	// EchoTimeout is how long a piece's echo may be outstanding before it is
-	// taken for lost and the line for spoiled; 500 ms if zero.
+	// EchoTimeout is how long an echo may be outstanding before the board is
+	// asked for it, with a space and its deletion: what is then echoed without
+	// it shows that it is lost, and not late; 500 ms if zero.
 	EchoTimeout time.Duration
 
 	// Stop is typed when U-Boot announces autoboot, in place of Ctrl-C: the
@@ -51,7 +52,7 @@ type Shell struct {
 	prompt   string // "=> " until another is learned
 	stamped  bool   // each line begins with a time, which is not U-Boot's
 	lost     bool   // where U-Boot is, is not known: find the prompt first
-	probed   bool   // a space was typed that was not echoed
+	probed   bool   // a probe was typed that was not echoed
 	noisy    int    // for so many commands more the line counts as one that spoils characters
 	putLast  bool   // the last transfer was a tftpput
 	commands map[string]bool
