@@ -41,10 +41,17 @@ func (s *Shell) DHCP(ctx context.Context) (Lease, error) {
 	return lease, nil
 }
 
-// Ping has U-Boot ping an address. One that does not answer yields an
-// *ExitError.
+// Ping has U-Boot ping an address, by ping6 if it is an IPv6 address. One that
+// does not answer yields an *ExitError.
 func (s *Shell) Ping(ctx context.Context, addr netip.Addr) error {
-	output, err := s.Run(ctx, "ping "+addr.String())
+	command := "ping "
+	if addr.Is6() {
+		if err := s.need(ctx, "ping6", "CONFIG_IPV6"); err != nil {
+			return err
+		}
+		command = "ping6 "
+	}
+	output, err := s.Run(ctx, command+addr.String())
 	var noise *NoiseError
 	if errors.As(err, &noise) && alive.MatchString(output) {
 		return nil // its status says so as well
