@@ -188,7 +188,7 @@ func TestRunOnRealUBoot(t *testing.T) {
 	})
 
 	t.Run("ends at once when the board crashes", func(t *testing.T) {
-		for _, command := range []string{"md 0xfffffff00000000 1", `echo 'Loading: \\c'; md 0xfffffff00000000 1`} {
+		for _, command := range []string{"md 0xfffffff00000000 1", "echo -n Loading:; md 0xfffffff00000000 1"} {
 			_, err := shell.Run(ctx, command)
 			var crash *uboot.CrashError
 			if !errors.As(err, &crash) || !strings.Contains(crash.Line, "Synchronous Abort") {
